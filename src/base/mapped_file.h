@@ -1,0 +1,42 @@
+// A read-only memory mapping of a whole file.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+
+namespace millpower {
+
+// Movable owner; the bytes stay valid and constant in address until destroyed. A file truncated by
+// somebody else while mapped raises SIGBUS, as with every mmap: model files are expected to be
+// replaced by rename, not rewritten in place.
+class MappedFile {
+ public:
+  // Errors: kNotFound, kIo; kInvalidArgument for a directory. An empty file maps to an empty span.
+  static Result<MappedFile> Open(const std::filesystem::path& path);
+
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_bytes_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+  // Tells the kernel that [offset, offset + size) will not be read again soon, so that a packed
+  // copy and its source are not both resident.
+  void DropResident(size_t offset_bytes, size_t size_bytes) const;
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_bytes_ = 0;
+  std::filesystem::path path_;
+};
+
+// Reads a whole file of at most `limit_bytes`. Errors: kNotFound, kIo, kOutOfRange (too large).
+Result<std::string> ReadFile(const std::filesystem::path& path, size_t limit_bytes);
+
+}  // namespace millpower
