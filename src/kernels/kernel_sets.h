@@ -1,0 +1,18 @@
+// What the files of this folder share behind kernels.h: the constant of each set, and the
+// functions that every set takes from the scalar one because they only move data.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace millpower::kernels {
+
+// Null when the compiler's target has no such instructions (another architecture). Constants, so
+// that reading them runs no code of files that are compiled for a newer processor.
+extern const KernelSet* const kAvx2Set;
+extern const KernelSet* const kAvx512Set;
+
+void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end);
+void ScalarKvAppend(const KvAppendArgs& args);
+void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
+
+}  // namespace millpower::kernels

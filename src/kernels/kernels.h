@@ -1,0 +1,155 @@
+// The tile mathematics of the CPU device, in several instruction sets with one result.
+//
+// Every function states its arithmetic exactly: the order of each reduction and where a fused
+// multiply-add (one rounding) is used. All sets follow it to the letter, so "scalar", "avx2" and
+// "avx512" give the same bits, and a test compares them with ==. What a result depends on is
+// absolute: never the number of rows, the split over threads, or the page a position lives in.
+//
+// Notation: fma(a,b,c) rounds once; every other operation rounds on its own (the build forbids
+// contraction). sum16(v) is the fixed tree over 16 lanes: for h in 8,4,2,1: v[j] += v[j+h], j < h.
+//
+// Functions are pure but for their outputs, allocate nothing, lock nothing, and may run on any
+// number of threads over disjoint outputs. Pointers need only the alignment of their type, but
+// packed weights and KV pages are 64-byte aligned.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/result.h"
+
+namespace millpower::kernels {
+
+enum class Epilogue : uint8_t {
+  kNone,      // y = acc [+ bias]
+  kAdd,       // y = residual + (acc [+ bias]); residual may be y itself
+  kSiluGate,  // packed blocks alternate gate, up: y = Silu(gate) * up; y has half the channels
+};
+
+// y[m, n] = epilogue(sum over k of x[m, k] * w[n, k]).
+// acc = 0; for k = 0 .. K-1 in order: acc = fma(x[k], widen(w[k]), acc).
+struct MatMulArgs {
+  const float* x = nullptr;         // [rows, k], row stride x_stride
+  const std::byte* w = nullptr;     // packed (isa/layout.h), f32 or bf16
+  const float* bias = nullptr;      // [n] or null; never with kSiluGate
+  const float* residual = nullptr;  // [rows, n], row stride residual_stride; only with kAdd
+  float* y = nullptr;               // [rows, n], or [rows, n/2] with kSiluGate
+  int64_t rows = 0;
+  int64_t k = 0;
+  int64_t n = 0;  // output channels of w before the epilogue; with kSiluGate a multiple of 32
+  int64_t x_stride = 0;  // strides in elements
+  int64_t residual_stride = 0;
+  int64_t y_stride = 0;
+  DType weight_type = DType::kF32;
+  Epilogue epilogue = Epilogue::kNone;
+};
+
+// Within each group of `group` consecutive columns (the whole row, or one head):
+//   lane j = fma over columns c = j, j+16, ... in order: acc[j] = fma(x[c], x[c], acc[j])
+//   inv = 1 / sqrt(sum16(acc) / group + epsilon);  y[c] = (x[c] * inv) * weight[c]
+// y may be x.
+struct RmsNormArgs {
+  const float* x = nullptr;       // [rows, cols], row stride x_stride
+  const float* weight = nullptr;  // [group]
+  float* y = nullptr;
+  int64_t cols = 0;
+  int64_t group = 0;  // divides cols
+  int64_t x_stride = 0;
+  int64_t y_stride = 0;
+  float epsilon = 0;
+};
+
+// table[r, i] = cos(a) * scale, table[r, half + i] = sin(a) * scale, a = float(position[r]) *
+// inv_freq[i], the product rounded to f32 as the reference implementation does. Sine and cosine
+// are computed in float64 by this library's own reduction and polynomial, then rounded once.
+struct RopeTableArgs {
+  const int32_t* positions = nullptr;  // [rows]
+  const float* inv_freq = nullptr;     // [half]
+  float* table = nullptr;              // [rows, 2 * half], contiguous
+  int64_t half = 0;
+  float scale = 1;
+};
+
+// Rotates each head of head_dim = 2 * half columns in place (the "half split" form of RoPE):
+//   a = x[i], b = x[half + i]:  x[i] = a*cos - b*sin;  x[half + i] = b*cos + a*sin.
+struct RopeArgs {
+  float* x = nullptr;            // [rows, heads * head_dim], row stride x_stride
+  const float* table = nullptr;  // [rows, 2 * half]
+  int64_t heads = 0;
+  int64_t half = 0;
+  int64_t x_stride = 0;
+};
+
+// Writes one row's K and V of every KV head into its page slot, rounding to the page type.
+struct KvAppendArgs {
+  const float* k = nullptr;  // [kv_heads * head_dim]
+  const float* v = nullptr;
+  std::byte* page = nullptr;  // [kv_heads] head parts (isa/layout.h)
+  int64_t slot = 0;           // position % kPagePositions
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  DType kv_type = DType::kF32;
+};
+
+// Causal attention of `query_rows` consecutive rows of one sequence, for the `group` query heads
+// that share one KV head. Row r stands at position first_position + r and sees positions
+// 0 .. first_position + r. For one row and head, over segments of isa::kAttentionSegment positions:
+//   s[p] = (fma chain over d = 0 .. head_dim-1 of q[d] * widen(K[p][d]), from 0) * scale
+//   m = max s;  e[p] = Exp(s[p] - m);  l = sum16 over lanes j = p % 16, each lane adding in order
+//   o[c] = fma chain over visible p in order of e[p] * widen(V[p][c]), from 0
+// and over segments in order, M, L, O starting as the first segment's:
+//   M' = max(M, m), a = Exp(M - M'), b = Exp(m - M');  L = L*a + l*b;  O = O*a + o*b;  M = M'
+// out[c] = O[c] * (1 / L). A position that a row does not see never touches that row's sums.
+struct AttentionArgs {
+  const float* q = nullptr;        // first row, first head of the group; heads are head_dim apart
+  float* out = nullptr;            // likewise
+  const std::byte* kv = nullptr;   // the layer's page pool
+  const int32_t* pages = nullptr;  // page of each 16 positions of this sequence
+  int64_t page_bytes = 0;          // stride between pages in the pool
+  int64_t head_offset_bytes = 0;   // of this KV head inside a page
+  int64_t q_stride = 0;            // between rows, in elements
+  int64_t out_stride = 0;
+  int64_t query_rows = 0;
+  int64_t group = 0;
+  int64_t head_dim = 0;  // <= isa::kMaxHeadDim, even
+  int64_t first_position = 0;
+  float scale = 1;
+  DType kv_type = DType::kF32;
+};
+
+struct KernelSet {
+  const char* name;          // "scalar", "avx2", "avx512"
+  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA F16C"
+
+  // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
+  void (*matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
+  // Rows [row_begin, row_end).
+  void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end);
+  void (*rope_table)(const RopeTableArgs&, int64_t row_begin, int64_t row_end);
+  void (*rope)(const RopeArgs&, int64_t row_begin, int64_t row_end);
+  void (*kv_append)(const KvAppendArgs&);
+  void (*attention)(const AttentionArgs&);
+  // Row `row` of a packed weight, widened to f32, to y[0 .. k-1].
+  void (*gather_packed)(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
+  // Index of the largest value, the lowest of equals; NaN is never the largest. n >= 1.
+  int64_t (*argmax)(const float* x, int64_t n);
+  // sum16 over lanes j = i % 16 of Exp((x[i] - offset) * scale), each lane adding in order.
+  float (*sum_exp)(const float* x, int64_t n, float offset, float scale);
+};
+
+// The definition of every result above, plain C++. Runs anywhere.
+const KernelSet& ScalarKernels();
+// Null where the processor (or the operating system's saved state) lacks the instructions.
+const KernelSet* Avx2Kernels();
+const KernelSet* Avx512Kernels();
+
+// The sets this machine can run, fastest first; the scalar set is always last.
+std::vector<const KernelSet*> AvailableKernels();
+
+// "auto" or a set's name. Errors: kInvalidArgument for an unknown name; kUnsupported, naming the
+// instructions that this machine lacks.
+Result<const KernelSet*> SelectKernels(std::string_view name);
+
+}  // namespace millpower::kernels
