@@ -1,0 +1,71 @@
+#include "ir/graph.h"
+
+#include "base/check.h"
+#include "ir/op_table.h"
+
+namespace millpower::ir {
+
+void Graph::AddSymbol(std::string name, int64_t max) {
+  CHECK(SymbolMax(name) < 0) << "symbol '" << name << "' is declared twice";
+  CHECK(max >= 1) << "symbol '" << name << "' has bound " << max;
+  symbols_.push_back({std::move(name), max});
+}
+
+ValueId Graph::AddValue(Value value) {
+  const auto id = static_cast<ValueId>(values_.size());
+  const bool is_new = by_name_.emplace(value.name, id).second;
+  CHECK(is_new) << "value '" << value.name << "' is declared twice";
+  values_.push_back(std::move(value));
+  return id;
+}
+
+ValueId Graph::AddInput(std::string name, DType dtype, Shape shape,
+                        std::optional<Dim> index_bound) {
+  return AddValue({.name = std::move(name),
+                   .kind = ValueKind::kInput,
+                   .dtype = dtype,
+                   .shape = std::move(shape),
+                   .index_bound = std::move(index_bound)});
+}
+
+ValueId Graph::AddWeight(std::string name, DType dtype, Shape shape, std::vector<float> values) {
+  return AddValue({.name = std::move(name),
+                   .kind = ValueKind::kWeight,
+                   .dtype = dtype,
+                   .shape = std::move(shape),
+                   .values = std::move(values)});
+}
+
+Result<ValueId> Graph::AddNode(Op op, std::string output_name, std::vector<ValueId> inputs,
+                               Attributes attributes) {
+  const OpInfo& info = Info(op);
+  for (size_t i = inputs.size(); i < info.operands.size() && info.operands[i].optional; ++i)
+    inputs.push_back(kNoValue);
+  auto shape = InferShape(*this, op, inputs, attributes);
+  if (!shape) return FailAt("'" + output_name + "'", std::move(shape).error());
+  const ValueId output = AddValue(
+      {.name = std::move(output_name), .dtype = info.output_type, .shape = *std::move(shape)});
+  nodes_.push_back({op, std::move(inputs), output, std::move(attributes)});
+  return output;
+}
+
+ValueId Graph::FindValue(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? kNoValue : found->second;
+}
+
+int64_t Graph::SymbolMax(const std::string& name) const {
+  for (const SymbolBound& symbol : symbols_)
+    if (symbol.name == name) return symbol.max;
+  return -1;
+}
+
+int64_t IntAttribute(const Node& node, const std::string& name) {
+  return std::get<int64_t>(node.attributes.at(name));
+}
+
+double FloatAttribute(const Node& node, const std::string& name) {
+  return std::get<double>(node.attributes.at(name));
+}
+
+}  // namespace millpower::ir

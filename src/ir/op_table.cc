@@ -1,0 +1,286 @@
+#include "ir/op_table.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace millpower::ir {
+namespace {
+
+// Shape rules. Each error names the operand; the caller puts the operator in front.
+
+std::unexpected<Error> Misfit(std::string message) {
+  return Fail(ErrorCode::kInvalidArgument, std::move(message));
+}
+
+Result<void> Expect(bool condition, const char* message) {
+  if (condition) return {};
+  return Misfit(message);
+}
+
+std::string Describe(const Use& use, size_t operand) {
+  return "'" + use.value(operand).name + "' " + ToString(use.value(operand).shape);
+}
+
+// A table: any number of rows, a constant number of columns.
+struct Table {
+  Dim rows;
+  int64_t cols = 0;
+};
+
+Result<Table> TableOf(const Use& use, size_t operand) {
+  const Shape& shape = use.value(operand).shape;
+  if (shape.size() != 2 || !shape[1].symbol.empty())
+    return Misfit(Describe(use, operand) + " is not a table with a constant number of columns");
+  return Table{shape[0], shape[1].size};
+}
+
+// A table with `rows` rows and `cols` columns, both told by an earlier operand.
+Result<void> ExpectTable(const Use& use, size_t operand, const Dim& rows, int64_t cols) {
+  if (use.value(operand).shape == Shape{rows, Constant(cols)}) return {};
+  return Misfit(Describe(use, operand) + " is not " + ToString({rows, Constant(cols)}));
+}
+
+// A vector with a constant number of elements.
+Result<int64_t> VectorOf(const Use& use, size_t operand) {
+  const Shape& shape = use.value(operand).shape;
+  if (shape.size() != 1 || !shape[0].symbol.empty())
+    return Misfit(Describe(use, operand) + " is not a vector of constant size");
+  return shape[0].size;
+}
+
+Result<void> ExpectVector(const Use& use, size_t operand, int64_t size) {
+  if (use.value(operand).shape == Shape{Constant(size)}) return {};
+  return Misfit(Describe(use, operand) + " is not " + ToString({Constant(size)}));
+}
+
+// A list of any number of entries.
+Result<Dim> ListOf(const Use& use, size_t operand) {
+  const Shape& shape = use.value(operand).shape;
+  if (shape.size() != 1) return Misfit(Describe(use, operand) + " is not a list");
+  return shape[0];
+}
+
+// Every index of the list points into `rows`.
+Result<void> ExpectIndexOf(const Use& use, size_t operand, const Dim& rows) {
+  const std::optional<Dim>& bound = use.value(operand).index_bound;
+  const bool constants = bound && bound->symbol.empty() && rows.symbol.empty();
+  if (bound && (*bound == rows || (constants && bound->size <= rows.size))) return {};
+  return Misfit(Describe(use, operand) + " has no bound that keeps it below " + ToString({rows}));
+}
+
+Result<Shape> EmbeddingShape(const Use& use) {
+  TRY_ASSIGN(const Table table, TableOf(use, 0));
+  TRY_ASSIGN(const Dim rows, ListOf(use, 1));
+  TRY(ExpectIndexOf(use, 1, table.rows));
+  return Shape{rows, Constant(table.cols)};
+}
+
+Result<Shape> RmsNormShape(const Use& use) {
+  const int64_t group = use.integer("group");
+  const double epsilon = use.real("epsilon");
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY(Expect(group >= 1 && x.cols % group == 0, "group does not divide the columns of x"));
+  TRY(ExpectVector(use, 1, group));
+  TRY(Expect(epsilon >= 0 && epsilon < 1, "epsilon is not in [0, 1)"));
+  return use.value(0).shape;
+}
+
+Result<Shape> LinearShape(const Use& use) {
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY_ASSIGN(const Table weight, TableOf(use, 1));
+  TRY(ExpectTable(use, 1, weight.rows, x.cols));
+  TRY(Expect(weight.rows.symbol.empty(), "weight has no constant number of rows"));
+  const int64_t n = weight.rows.size;
+  if (use.has(2)) TRY(ExpectVector(use, 2, n));
+  if (use.has(3)) TRY(ExpectTable(use, 3, x.rows, n));
+  return Shape{x.rows, Constant(n)};
+}
+
+Result<Shape> GatedLinearShape(const Use& use) {
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY_ASSIGN(const Table gate, TableOf(use, 1));
+  TRY(ExpectTable(use, 1, gate.rows, x.cols));
+  TRY(ExpectTable(use, 2, gate.rows, x.cols));
+  TRY(Expect(gate.rows.symbol.empty(), "gate has no constant number of rows"));
+  return Shape{x.rows, gate.rows};
+}
+
+Result<Shape> UnaryShape(const Use& use) { return use.value(0).shape; }
+
+Result<Shape> BinaryShape(const Use& use) {
+  if (use.value(0).shape == use.value(1).shape) return use.value(0).shape;
+  return Misfit(Describe(use, 0) + " and " + Describe(use, 1) + " differ in shape");
+}
+
+Result<Shape> ConcatShape(const Use& use) {
+  TRY_ASSIGN(Table all, TableOf(use, 0));
+  for (size_t i = 1; i < use.inputs.size(); ++i) {
+    TRY_ASSIGN(const Table x, TableOf(use, i));
+    TRY(ExpectTable(use, i, all.rows, x.cols));
+    all.cols += x.cols;
+  }
+  return Shape{all.rows, Constant(all.cols)};
+}
+
+Result<Shape> SliceShape(const Use& use) {
+  const int64_t begin = use.integer("begin");
+  const int64_t size = use.integer("size");
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY(Expect(begin >= 0 && size >= 1 && size <= x.cols && begin <= x.cols - size,
+             "columns are outside of x"));
+  return Shape{x.rows, Constant(size)};
+}
+
+Result<Shape> RopeTableShape(const Use& use) {
+  TRY_ASSIGN(const Dim rows, ListOf(use, 0));
+  TRY_ASSIGN(const int64_t half, VectorOf(use, 1));
+  TRY(Expect(std::isfinite(use.real("scale")), "scale is not finite"));
+  return Shape{rows, Constant(2 * half)};
+}
+
+Result<Shape> RopeShape(const Use& use) {
+  const int64_t heads = use.integer("heads");
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY(Expect(heads >= 1 && x.cols % heads == 0, "heads do not divide the columns of x"));
+  TRY(ExpectTable(use, 1, x.rows, x.cols / heads));
+  return use.value(0).shape;
+}
+
+Result<Shape> AttentionShape(const Use& use) {
+  const int64_t heads = use.integer("heads");
+  const int64_t kv_heads = use.integer("kv_heads");
+  const int64_t head_dim = use.integer("head_dim");
+  TRY_ASSIGN(const Table q, TableOf(use, 0));
+  TRY(Expect(head_dim >= 1 && q.cols % head_dim == 0 && q.cols / head_dim == heads,
+             "q is not heads x head_dim wide"));
+  TRY(Expect(kv_heads >= 1 && heads % kv_heads == 0, "kv_heads do not divide heads"));
+  TRY(ExpectTable(use, 1, q.rows, kv_heads * head_dim));
+  TRY(ExpectTable(use, 2, q.rows, kv_heads * head_dim));
+  TRY_ASSIGN(const Table sequences, TableOf(use, 3));
+  TRY(Expect(sequences.cols == 4, "sequences do not have 4 columns"));
+  TRY(ListOf(use, 4));
+  TRY(Expect(use.value(4).index_bound.has_value(), "pages have no bound"));
+  TRY(Expect(use.integer("layer") >= 0, "layer is negative"));
+  TRY(Expect(std::isfinite(use.real("scale")), "scale is not finite"));
+  return use.value(0).shape;
+}
+
+Result<Shape> SelectRowsShape(const Use& use) {
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY_ASSIGN(const Dim picked, ListOf(use, 1));
+  TRY(ExpectIndexOf(use, 1, x.rows));
+  return Shape{picked, Constant(x.cols)};
+}
+
+Result<Shape> SampleShape(const Use& use) {
+  const int64_t words = use.integer("record_words");
+  TRY_ASSIGN(const Table logits, TableOf(use, 0));
+  TRY_ASSIGN(const Table params, TableOf(use, 1));
+  TRY(ExpectTable(use, 1, logits.rows, params.cols));
+  TRY(Expect(words >= 1, "record_words is not positive"));
+  return Shape{logits.rows, Constant(words)};
+}
+
+using enum OperandType;
+
+constexpr OperandInfo kEmbeddingOperands[] = {{"table"}, {"ids", kInteger}};
+constexpr OperandInfo kRmsNormOperands[] = {{"x"}, {"weight"}};
+constexpr OperandInfo kLinearOperands[] = {
+    {"x"}, {"weight"}, {"bias", kReal, true}, {"residual", kReal, true}};
+constexpr OperandInfo kGatedLinearOperands[] = {{"x"}, {"gate"}, {"up"}};
+constexpr OperandInfo kUnaryOperands[] = {{"x"}};
+constexpr OperandInfo kBinaryOperands[] = {{"a"}, {"b"}};
+constexpr OperandInfo kRopeTableOperands[] = {{"positions", kInteger}, {"inv_freq"}};
+constexpr OperandInfo kRopeOperands[] = {{"x"}, {"table"}};
+constexpr OperandInfo kAttentionOperands[] = {
+    {"q"}, {"k"}, {"v"}, {"sequences", kInteger}, {"pages", kInteger}};
+constexpr OperandInfo kSelectRowsOperands[] = {{"x"}, {"index", kInteger}};
+constexpr OperandInfo kSampleOperands[] = {{"logits"}, {"params", kInteger}};
+
+constexpr AttributeInfo kRmsNormAttributes[] = {{"group", AttributeType::kInteger},
+                                                {"epsilon", AttributeType::kReal}};
+constexpr AttributeInfo kSliceAttributes[] = {{"begin", AttributeType::kInteger},
+                                              {"size", AttributeType::kInteger}};
+constexpr AttributeInfo kRopeTableAttributes[] = {{"scale", AttributeType::kReal}};
+constexpr AttributeInfo kRopeAttributes[] = {{"heads", AttributeType::kInteger}};
+constexpr AttributeInfo kAttentionAttributes[] = {{"layer", AttributeType::kInteger},
+                                                  {"heads", AttributeType::kInteger},
+                                                  {"kv_heads", AttributeType::kInteger},
+                                                  {"head_dim", AttributeType::kInteger},
+                                                  {"scale", AttributeType::kReal}};
+constexpr AttributeInfo kSampleAttributes[] = {{"record_words", AttributeType::kInteger}};
+
+constexpr std::array<OpInfo, kOpCount> kTable = {{
+    {Op::kEmbedding, "embedding", kEmbeddingOperands, {}, EmbeddingShape},
+    {Op::kRmsNorm, "rms_norm", kRmsNormOperands, kRmsNormAttributes, RmsNormShape},
+    {Op::kLinear, "linear", kLinearOperands, {}, LinearShape},
+    {Op::kGatedLinear, "gated_linear", kGatedLinearOperands, {}, GatedLinearShape},
+    {Op::kSilu, "silu", kUnaryOperands, {}, UnaryShape},
+    {Op::kMul, "mul", kBinaryOperands, {}, BinaryShape},
+    {Op::kAdd, "add", kBinaryOperands, {}, BinaryShape},
+    {Op::kConcat, "concat", kUnaryOperands, {}, ConcatShape, DType::kF32, true},
+    {Op::kSlice, "slice", kUnaryOperands, kSliceAttributes, SliceShape},
+    {Op::kRopeTable, "rope_table", kRopeTableOperands, kRopeTableAttributes, RopeTableShape},
+    {Op::kRope, "rope", kRopeOperands, kRopeAttributes, RopeShape},
+    {Op::kAttention, "attention", kAttentionOperands, kAttentionAttributes, AttentionShape},
+    {Op::kSelectRows, "select_rows", kSelectRowsOperands, {}, SelectRowsShape},
+    {Op::kSample, "sample", kSampleOperands, kSampleAttributes, SampleShape, DType::kI32},
+}};
+
+Result<void> CheckOperands(const Graph& graph, const OpInfo& info,
+                           std::span<const ValueId> inputs) {
+  const size_t count = info.operands.size();
+  if (inputs.size() < count || (inputs.size() > count && !info.variadic))
+    return Misfit("takes " + std::to_string(count) + " operands, not " +
+                  std::to_string(inputs.size()));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const OperandInfo& operand = info.operands[std::min(i, count - 1)];
+    if (inputs[i] == kNoValue) {
+      if (!operand.optional) return Misfit(std::string("operand ") + operand.name + " is missing");
+      continue;
+    }
+    if (inputs[i] < 0 || static_cast<size_t>(inputs[i]) >= graph.values().size())
+      return Misfit(std::string("operand ") + operand.name + " is no value of the graph");
+    const Value& value = graph.value(inputs[i]);
+    if ((value.dtype == DType::kI32) != (operand.type == kInteger))
+      return Misfit(std::string("operand ") + operand.name + " ('" + value.name + "') is " +
+                    Name(value.dtype));
+  }
+  return {};
+}
+
+Result<void> CheckAttributes(const OpInfo& info, const Attributes& attributes) {
+  for (const AttributeInfo& attribute : info.attributes) {
+    const auto found = attributes.find(attribute.name);
+    if (found == attributes.end())
+      return Misfit(std::string("attribute ") + attribute.name + " is missing");
+    if (found->second.index() != static_cast<size_t>(attribute.type))
+      return Misfit(std::string("attribute ") + attribute.name + " is not " +
+                    (attribute.type == AttributeType::kInteger ? "an integer" : "a real number"));
+  }
+  // None is missing, so more than the table has means one it does not know.
+  if (attributes.size() == info.attributes.size()) return {};
+  return Misfit("has attributes that the operator does not know");
+}
+
+}  // namespace
+
+const OpInfo& Info(Op op) { return kTable[static_cast<size_t>(op)]; }
+
+const char* Name(Op op) { return Info(op).name; }
+
+Result<Shape> InferShape(const Graph& graph, Op op, std::span<const ValueId> inputs,
+                         const Attributes& attributes) {
+  const OpInfo& info = Info(op);
+  const auto infer = [&]() -> Result<Shape> {
+    TRY(CheckOperands(graph, info, inputs));
+    TRY(CheckAttributes(info, attributes));
+    return info.shape({graph, inputs, attributes});
+  };
+  auto shape = infer();
+  if (!shape) return FailAt(info.name, std::move(shape).error());
+  return shape;
+}
+
+}  // namespace millpower::ir

@@ -1,0 +1,81 @@
+#include <set>
+
+#include "ir/graph.h"
+#include "ir/op_table.h"
+
+namespace millpower::ir {
+namespace {
+
+// Sizes of values are products of dimensions, so that offsets into any of them fit in 63 bits with
+// room for element sizes and counts of buffers.
+constexpr int64_t kMaxElements = int64_t{1} << 48;
+
+std::unexpected<Error> Invalid(std::string message) {
+  return Fail(ErrorCode::kInvalidArgument, std::move(message));
+}
+
+// The largest size `dim` can have; -1 for a symbol that is not declared.
+int64_t MaxSize(const Graph& graph, const Dim& dim) {
+  return dim.symbol.empty() ? dim.size : graph.SymbolMax(dim.symbol);
+}
+
+Result<void> VerifyValue(const Graph& graph, const Value& value) {
+  int64_t elements = 1;
+  for (const Dim& dim : value.shape) {
+    const int64_t max = MaxSize(graph, dim);
+    if (max < 1)
+      return Invalid("'" + value.name + "' " + ToString(value.shape) +
+                     " has a dimension that is not positive, or not declared");
+    if (max > kMaxElements / elements)
+      return Invalid("'" + value.name + "' " + ToString(value.shape) +
+                     " has more than 2^48 elements");
+    elements *= max;
+  }
+  if (!value.values.empty() && (value.kind != ValueKind::kWeight || value.dtype != DType::kF32 ||
+                                static_cast<int64_t>(value.values.size()) != elements))
+    return Invalid("'" + value.name + "' does not hold as many f32 values as its shape says");
+  if (value.index_bound && (value.kind != ValueKind::kInput || value.dtype != DType::kI32 ||
+                            MaxSize(graph, *value.index_bound) < 1))
+    return Invalid("'" + value.name + "' has an index bound that is not sound");
+  return {};
+}
+
+}  // namespace
+
+Result<void> Verify(const Graph& graph) {
+  std::vector<bool> defined;
+  for (const Value& value : graph.values()) {
+    TRY(VerifyValue(graph, value));
+    defined.push_back(value.kind != ValueKind::kNode);
+  }
+  std::set<int64_t> layers;
+  for (const Node& node : graph.nodes()) {
+    if (node.output < 0 || static_cast<size_t>(node.output) >= defined.size())
+      return Invalid(std::string(Name(node.op)) + " has no output");
+    const Value& output = graph.value(node.output);
+    const auto fail = [&](const std::string& message) {
+      return Invalid("'" + output.name + "': " + Name(node.op) + ": " + message);
+    };
+    auto shape = InferShape(graph, node.op, node.inputs, node.attributes);
+    if (!shape) return FailAt("'" + output.name + "'", std::move(shape).error());
+    for (const ValueId input : node.inputs)
+      if (input != kNoValue && !defined[static_cast<size_t>(input)])
+        return fail("'" + graph.value(input).name + "' is used before it is produced");
+    if (*shape != output.shape)
+      return fail("gives " + ToString(*shape) + " where " + ToString(output.shape) +
+                  " is declared");
+    if (output.dtype != Info(node.op).output_type)
+      return fail(std::string("its output is declared ") + Name(output.dtype));
+    if (defined[static_cast<size_t>(node.output)]) return fail("its output is produced twice");
+    defined[static_cast<size_t>(node.output)] = true;
+    if (node.op == Op::kAttention && !layers.insert(IntAttribute(node, "layer")).second)
+      return fail("another attention fills the same layer's cache");
+  }
+  for (const ValueId output : graph.outputs())
+    if (output < 0 || static_cast<size_t>(output) >= defined.size() ||
+        !defined[static_cast<size_t>(output)])
+      return Invalid("an output of the graph is never produced");
+  return {};
+}
+
+}  // namespace millpower::ir
