@@ -1,0 +1,198 @@
+#include <set>
+
+#include "compile/passes.h"
+
+namespace millpower::compile {
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::Op;
+using ir::ValueId;
+
+// Which nodes use a value, and which one made it. Indices into graph.nodes().
+class Links {
+ public:
+  explicit Links(const Graph& graph)
+      : users_(graph.values().size()), producer_(graph.values().size(), -1) {
+    for (size_t i = 0; i < graph.nodes().size(); ++i) {
+      const Node& node = graph.nodes()[i];
+      producer_[static_cast<size_t>(node.output)] = static_cast<int>(i);
+      for (const ValueId input : node.inputs)
+        if (input != ir::kNoValue)
+          users_[static_cast<size_t>(input)].push_back(static_cast<int>(i));
+    }
+    for (const ValueId output : graph.outputs()) users_[static_cast<size_t>(output)].push_back(-1);
+  }
+  // The only user of a value that is not an output of the graph; -1 otherwise.
+  int OnlyUser(ValueId value) const {
+    const auto& users = users_[static_cast<size_t>(value)];
+    return users.size() == 1 ? users[0] : -1;
+  }
+  int Producer(ValueId value) const { return producer_[static_cast<size_t>(value)]; }
+  const std::vector<int>& Users(ValueId value) const { return users_[static_cast<size_t>(value)]; }
+
+ private:
+  std::vector<std::vector<int>> users_;
+  std::vector<int> producer_;
+};
+
+constexpr size_t kX = 0, kW = 1, kBias = 2, kResidual = 3;  // operands of kLinear
+
+bool IsPlainLinear(const Node& node) {
+  return node.op == Op::kLinear && node.inputs[kResidual] == ir::kNoValue;
+}
+
+// The plain linear that makes `value` for nobody but one user, or null.
+const Node* PrivateLinear(const Graph& graph, const Links& links, ValueId value) {
+  const int producer = links.Producer(value);
+  if (producer < 0 || links.OnlyUser(value) < 0) return nullptr;
+  const Node& node = graph.nodes()[static_cast<size_t>(producer)];
+  return IsPlainLinear(node) ? &node : nullptr;
+}
+
+// mul(silu(linear(x, gate)), linear(x, up)) -> gated_linear(x, gate, up)
+void FuseGates(Graph& graph) {
+  const Links links(graph);
+  std::vector<Node> nodes = graph.nodes();
+  std::vector<bool> dead(nodes.size(), false);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i].op != Op::kMul) continue;
+    for (const size_t side : {0, 1}) {
+      const ValueId activated = nodes[i].inputs[side];
+      const int silu = links.Producer(activated);
+      if (silu < 0 || graph.nodes()[static_cast<size_t>(silu)].op != Op::kSilu ||
+          links.OnlyUser(activated) < 0)
+        continue;
+      const Node* gate =
+          PrivateLinear(graph, links, graph.nodes()[static_cast<size_t>(silu)].inputs[0]);
+      const Node* up = PrivateLinear(graph, links, nodes[i].inputs[1 - side]);
+      if (gate == nullptr || up == nullptr || gate->inputs[kX] != up->inputs[kX] ||
+          gate->inputs[kBias] != ir::kNoValue || up->inputs[kBias] != ir::kNoValue)
+        continue;
+      for (const ValueId value : {gate->output, activated, up->output})
+        dead[static_cast<size_t>(links.Producer(value))] = true;
+      nodes[i] = Node{Op::kGatedLinear,
+                      {gate->inputs[kX], gate->inputs[kW], up->inputs[kW]},
+                      nodes[i].output,
+                      {}};
+      break;
+    }
+  }
+  std::vector<Node> kept;
+  for (size_t i = 0; i < nodes.size(); ++i)
+    if (!dead[i]) kept.push_back(std::move(nodes[i]));
+  graph.ReplaceNodes(std::move(kept));
+}
+
+// add(h, linear(x, w)) -> linear(x, w, residual = h). The linear moves down to where the add was.
+void FuseResiduals(Graph& graph) {
+  const Links links(graph);
+  std::vector<Node> nodes = graph.nodes();
+  std::vector<bool> dead(nodes.size(), false);
+  for (Node& node : nodes) {
+    if (node.op != Op::kAdd) continue;
+    for (const size_t side : {1, 0}) {
+      const Node* linear = PrivateLinear(graph, links, node.inputs[side]);
+      if (linear == nullptr) continue;
+      dead[static_cast<size_t>(links.Producer(linear->output))] = true;
+      node = Node{
+          Op::kLinear,
+          {linear->inputs[kX], linear->inputs[kW], linear->inputs[kBias], node.inputs[1 - side]},
+          node.output,
+          {}};
+      break;
+    }
+  }
+  std::vector<Node> kept;
+  for (size_t i = 0; i < nodes.size(); ++i)
+    if (!dead[i]) kept.push_back(std::move(nodes[i]));
+  graph.ReplaceNodes(std::move(kept));
+}
+
+// The plain linears of `x`, if they can become one: at least two, of one weight type, all with a
+// bias or all without.
+std::vector<const Node*> Mergeable(const Graph& graph, const Links& links, ValueId x) {
+  std::vector<const Node*> linears;
+  for (const int user : links.Users(x)) {
+    if (user < 0) continue;
+    const Node& node = graph.nodes()[static_cast<size_t>(user)];
+    if (!IsPlainLinear(node) || node.inputs[kX] != x) continue;
+    if (!linears.empty() &&
+        (graph.value(linears[0]->inputs[kW]).dtype != graph.value(node.inputs[kW]).dtype ||
+         (linears[0]->inputs[kBias] == ir::kNoValue) != (node.inputs[kBias] == ir::kNoValue)))
+      return {};
+    linears.push_back(&node);
+  }
+  return linears.size() < 2 ? std::vector<const Node*>() : linears;
+}
+
+// One weight whose rows are those of `parts`, one after the other.
+ValueId AddConcatenated(Graph& graph, PackPlan& packing, const std::string& name,
+                        const std::vector<ValueId>& parts) {
+  PackRule rule;
+  ir::Shape shape = graph.value(parts[0]).shape;
+  shape[0].size = 0;
+  for (const ValueId part : parts) {
+    rule.sources.push_back(graph.value(part).name);
+    shape[0].size += graph.value(part).shape[0].size;
+  }
+  packing[name] = std::move(rule);
+  return graph.AddWeight(name, graph.value(parts[0]).dtype, std::move(shape));
+}
+
+// linear(x, a), linear(x, b), ... -> slices of linear(x, [a; b; ...]): x is read once, and the
+// work is wide enough to split.
+Result<void> MergeLinears(Graph& graph, PackPlan& packing) {
+  const Links links(graph);
+  const std::vector<Node> nodes = graph.nodes();
+  std::set<ValueId> merged_inputs;
+  std::vector<Node> result;
+  for (const Node& node : nodes) {
+    if (!IsPlainLinear(node)) {
+      result.push_back(node);
+      continue;
+    }
+    const ValueId x = node.inputs[kX];
+    if (merged_inputs.contains(x)) continue;
+    const std::vector<const Node*> parts = Mergeable(graph, links, x);
+    if (parts.empty()) {
+      result.push_back(node);
+      continue;
+    }
+    std::vector<ValueId> weights, biases;
+    std::vector<Node> outputs;
+    int64_t begin = 0;
+    for (const Node* part : parts) {
+      weights.push_back(part->inputs[kW]);
+      if (part->inputs[kBias] != ir::kNoValue) biases.push_back(part->inputs[kBias]);
+      const int64_t size = graph.value(part->inputs[kW]).shape[0].size;
+      outputs.push_back(Node{Op::kSlice, {}, part->output, {{"begin", begin}, {"size", size}}});
+      begin += size;
+    }
+    const std::string name = graph.value(weights[0]).name + ".merged";
+    const ValueId weight = AddConcatenated(graph, packing, name, weights);
+    const ValueId bias =
+        biases.empty() ? ir::kNoValue : AddConcatenated(graph, packing, name + ".bias", biases);
+    TRY_ASSIGN(const ValueId merged,
+               graph.AddNode(Op::kLinear, name + ".out", {x, weight, bias, ir::kNoValue}));
+    result.push_back(graph.nodes().back());
+    for (Node& slice : outputs) {
+      slice.inputs = {merged};
+      result.push_back(slice);
+    }
+    merged_inputs.insert(x);
+  }
+  graph.ReplaceNodes(std::move(result));
+  return {};
+}
+
+}  // namespace
+
+Result<void> Fuse(Graph& graph, PackPlan& packing) {
+  FuseGates(graph);
+  FuseResiduals(graph);
+  return MergeLinears(graph, packing);
+}
+
+}  // namespace millpower::compile

@@ -1,0 +1,271 @@
+#include "device/cpu/cpu_device.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <string>
+
+#include "base/check.h"
+#include "base/threads.h"
+#include "device/cpu/steps.h"
+#include "device/launch.h"
+#include "isa/verify.h"
+
+namespace millpower::device::cpu {
+namespace {
+
+// Floats that a step must touch before it is worth waking the other threads: a barrier costs about
+// a microsecond, in which one core touches some thousand floats.
+constexpr int64_t kSerialCost = 8192;
+// Ranges handed out per thread and step, so that one slowed by a neighbour does not hold up all.
+constexpr int64_t kRangesPerThread = 4;
+
+// Zeroed anonymous memory, committed when touched.
+class Memory {
+ public:
+  static Result<std::unique_ptr<Memory>> Allocate(int64_t size_bytes, const std::string& what) {
+    auto memory = std::unique_ptr<Memory>(new Memory);
+    memory->size_bytes_ = static_cast<size_t>(std::max<int64_t>(size_bytes, 1));
+    void* data = ::mmap(nullptr, memory->size_bytes_, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED)
+      return Fail(ErrorCode::kNoCapacity,
+                  "no memory for " + std::to_string(size_bytes) + " bytes of " + what);
+    ::madvise(data, memory->size_bytes_, MADV_HUGEPAGE);
+    memory->data_ = static_cast<std::byte*>(data);
+    return memory;
+  }
+  ~Memory() {
+    if (data_ != nullptr) ::munmap(data_, size_bytes_);
+  }
+  std::byte* data() const { return data_; }
+
+ private:
+  Memory() = default;
+  std::byte* data_ = nullptr;
+  size_t size_bytes_ = 0;
+};
+
+class CpuProgram final : public LoadedProgram {
+ public:
+  CpuProgram(std::shared_ptr<const isa::Program> program, isa::BoundWeights weights,
+             const CpuOptions& options, ThreadTeam& team)
+      : program_(std::move(program)),
+        weights_(std::move(weights)),
+        options_(options),
+        team_(team),
+        checker_(*program_),
+        work_lists_(FindWorkLists(*program_)) {}
+
+  // Allocates everything a launch will need.
+  Result<void> Prepare(const LoadOptions& load) {
+    const isa::Program& program = *program_;
+    for (const isa::Register& reg : program.registers)
+      frame_.registers.push_back(reg.at_load ? load.kv_pages : 0);
+    for (size_t i = 0; i < program.registers.size(); ++i)
+      if (program.registers[i].at_load &&
+          (load.kv_pages < 1 || load.kv_pages > program.registers[i].max))
+        return Fail(ErrorCode::kInvalidArgument, std::to_string(load.kv_pages) +
+                                                     " KV pages; the Program takes 1 to " +
+                                                     std::to_string(program.registers[i].max));
+    TRY(AllocateBuffers());
+    for (const WorkList& list : work_lists_) {
+      frame_.work.push_back({list, {}});
+      frame_.work.back().runs.reserve(static_cast<size_t>(
+          program.Max(list.rows) / kRunRows +
+          program.Max(program.buffers[static_cast<size_t>(list.sequences)].rows)));
+    }
+    MakeSamplers();
+    TRY_ASSIGN(std::vector<isa::Step> order, isa::Linearise(program, options_.order_seed));
+    const StepContext context{program, *options_.kernels, buffers_, work_lists_, samplers_};
+    for (const isa::Step& step : order)
+      steps_.push_back(MakeStep(
+          context,
+          program.streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]));
+    next_unit_ = std::make_unique<Counter[]>(steps_.size());
+    return {};
+  }
+
+  const isa::Program& program() const override { return *program_; }
+
+  int64_t LoadRegister(int32_t reg) const override {
+    return frame_.registers[static_cast<size_t>(reg)];
+  }
+
+  Result<Ticket> Submit(const Launch& launch) override {
+    for (size_t i = 0; i < frame_.registers.size(); ++i)
+      if (!program_->registers[i].at_load) frame_.registers[i] = launch.registers[i];
+    TRY(checker_.Check(launch, frame_.registers));
+    const auto start = std::chrono::steady_clock::now();
+    TakeInputs(launch);
+    for (WorkRuns& work : frame_.work) CutRuns(work);
+    for (size_t i = 0; i < steps_.size(); ++i) next_unit_[i].value = 0;
+    team_.Run([this](int member) { RunSteps(member); });
+    device_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                     std::chrono::steady_clock::now() - start)
+                     .count();
+    return ++ticket_;
+  }
+
+  // The CPU device works inside Submit, on the caller's thread among others.
+  Result<Completion> Complete(Ticket ticket) override {
+    CHECK(ticket == ticket_) << ticket;
+    return Completion{device_ns_};
+  }
+
+  std::span<const std::byte> Output(int32_t id) const override {
+    const isa::Buffer& buffer = program_->buffers[static_cast<size_t>(id)];
+    CHECK(buffer.kind == isa::BufferKind::kOutput) << buffer.name;
+    return {buffers_[static_cast<size_t>(id)],
+            static_cast<size_t>(isa::BufferBytes(buffer, frame_.Rows(buffer.rows)))};
+  }
+
+ private:
+  struct alignas(64) Counter {
+    std::atomic<int64_t> value{0};
+  };
+
+  Result<void> AllocateBuffers() {
+    const isa::Program& program = *program_;
+    std::vector<int64_t> offsets(program.buffers.size(), -1);
+    int64_t total = 0;
+    auto place = [&](bool kv) {
+      for (size_t i = 0; i < program.buffers.size(); ++i) {
+        const isa::Buffer& buffer = program.buffers[i];
+        if (buffer.kind == isa::BufferKind::kWeight || (buffer.kind == isa::BufferKind::kKv) != kv)
+          continue;
+        const int64_t rows = kv ? frame_.Rows(buffer.rows) : program.Max(buffer.rows);
+        offsets[i] = total;
+        total += (isa::BufferBytes(buffer, rows) + 4095) / 4096 * 4096;
+      }
+    };
+    buffers_.assign(program.buffers.size(), nullptr);
+    for (const bool kv : {false, true}) {
+      total = 0;
+      place(kv);
+      auto& memory = kv ? kv_memory_ : scratch_memory_;
+      TRY_ASSIGN(memory, Memory::Allocate(total, kv ? "KV cache" : "scratch"));
+      for (size_t i = 0; i < program.buffers.size(); ++i)
+        if (offsets[i] >= 0 && buffers_[i] == nullptr) buffers_[i] = memory->data() + offsets[i];
+    }
+    for (size_t i = 0; i < program.buffers.size(); ++i) {
+      if (program.buffers[i].kind != isa::BufferKind::kWeight) continue;
+      const auto bytes = weights_.by_buffer[i];
+      CHECK(static_cast<int64_t>(bytes.size()) ==
+            isa::BufferBytes(program.buffers[i], program.buffers[i].rows.size))
+          << program.buffers[i].name;
+      // Weights are only read: Verify has proven that no instruction writes them.
+      buffers_[i] = const_cast<std::byte*>(bytes.data());
+    }
+    return {};
+  }
+
+  void MakeSamplers() {
+    int64_t vocab = 0;
+    for (const isa::Instruction& in : program_->streams[0])
+      if (in.op == isa::Opcode::kSample)
+        vocab = std::max(vocab, in.operand(isa::sample::kLogits).cols);
+    if (vocab == 0) return;
+    for (int i = 0; i < team_.count(); ++i)
+      samplers_.push_back(std::make_unique<Sampler>(*options_.kernels, vocab));
+  }
+
+  void TakeInputs(const Launch& launch) {
+    for (size_t i = 0; i < launch.inputs.size(); ++i)
+      if (!launch.inputs[i].empty())
+        std::memcpy(buffers_[i], launch.inputs[i].data(), launch.inputs[i].size() * 4);
+  }
+
+  void CutRuns(WorkRuns& work) {
+    work.runs.clear();
+    const isa::Buffer& buffer = program_->buffers[static_cast<size_t>(work.list.sequences)];
+    const auto* row =
+        reinterpret_cast<const int32_t*>(buffers_[static_cast<size_t>(work.list.sequences)]);
+    const auto* pages =
+        reinterpret_cast<const int32_t*>(buffers_[static_cast<size_t>(work.list.pages)]);
+    for (int64_t i = 0; i < frame_.Rows(buffer.rows); ++i, row += isa::kSequenceColumns) {
+      for (int64_t done = 0; done < row[isa::kRowCount]; done += kRunRows)
+        work.runs.push_back({row[isa::kRowBegin] + done,
+                             std::min<int64_t>(kRunRows, row[isa::kRowCount] - done),
+                             row[isa::kFirstPosition] + done, pages + row[isa::kPageBegin]});
+    }
+  }
+
+  // Every thread walks all steps; what is small stays on the first thread, and only where work
+  // changes hands do the threads meet.
+  void RunSteps(int member) {
+    bool pending = false;  // the last step's results may not be visible to all threads
+    bool last_serial = true;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const Step& step = *steps_[i];
+      const int64_t units = step.Units(frame_);
+      if (units == 0) continue;
+      const bool serial =
+          team_.count() == 1 || units == 1 || units * step.UnitCost(frame_) < kSerialCost;
+      if (pending && !(serial && last_serial)) team_.Sync();
+      if (serial) {
+        if (member == 0) step.Run(frame_, 0, units, member);
+      } else {
+        RunShared(step, units, next_unit_[i].value, member);
+      }
+      pending = true;
+      last_serial = serial;
+    }
+  }
+
+  void RunShared(const Step& step, int64_t units, std::atomic<int64_t>& next, int member) {
+    const int64_t ranges = team_.count() * kRangesPerThread;
+    const int64_t grain = step.Grain();
+    const int64_t size = std::max(grain, (units / ranges + grain - 1) / grain * grain);
+    for (;;) {
+      const int64_t begin = next.fetch_add(size, std::memory_order_relaxed);
+      if (begin >= units) return;
+      step.Run(frame_, begin, std::min(begin + size, units), member);
+    }
+  }
+
+  const std::shared_ptr<const isa::Program> program_;
+  const isa::BoundWeights weights_;
+  const CpuOptions options_;
+  ThreadTeam& team_;
+  LaunchChecker checker_;
+  const std::vector<WorkList> work_lists_;
+  std::unique_ptr<Memory> scratch_memory_, kv_memory_;
+  std::vector<std::byte*> buffers_;  // by buffer
+  std::vector<std::unique_ptr<Sampler>> samplers_;
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::unique_ptr<Counter[]> next_unit_;  // by step: the next unit to hand out
+  Frame frame_;
+  Ticket ticket_ = 0;
+  int64_t device_ns_ = 0;
+};
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(const CpuOptions& options) : options_(options), team_(options.threads) {
+    if (options_.kernels == nullptr) options_.kernels = kernels::AvailableKernels().front();
+  }
+
+  Result<std::unique_ptr<LoadedProgram>> Load(std::shared_ptr<const isa::Program> program,
+                                              isa::BoundWeights weights,
+                                              const LoadOptions& options) override {
+    auto loaded =
+        std::make_unique<CpuProgram>(std::move(program), std::move(weights), options_, team_);
+    TRY(loaded->Prepare(options));
+    return loaded;
+  }
+
+ private:
+  CpuOptions options_;
+  ThreadTeam team_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> MakeCpuDevice(const CpuOptions& options) {
+  return std::make_unique<CpuDevice>(options);
+}
+
+}  // namespace millpower::device::cpu

@@ -1,0 +1,157 @@
+#include "device/cpu/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/rng.h"
+#include "isa/sampling.h"
+
+namespace millpower::device::cpu {
+namespace {
+
+// Vocabulary order is summed in blocks of this many tokens when all of it takes part.
+constexpr int64_t kBlock = 1024;
+// First guess of how many tokens hold top_p of the mass; grown eightfold until they do.
+constexpr int64_t kTopPGuess = 256;
+
+}  // namespace
+
+Sampler::Sampler(const kernels::KernelSet& kernels, int64_t vocab_size)
+    : kernels_(kernels), vocab_size_(vocab_size) {
+  candidates_.reserve(static_cast<size_t>(vocab_size));
+  weights_.reserve(static_cast<size_t>(vocab_size));
+}
+
+void Sampler::Run(const float* logits, const int32_t* params, int32_t* record) {
+  std::fill_n(record, isa::kSampleRecordWords, 0);
+  const int64_t best = kernels_.argmax(logits, vocab_size_);
+  const float max = logits[best];
+  const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
+  int32_t token = params[isa::kSampleTarget];
+  if (token < 0 || token >= vocab_size_) {
+    token = static_cast<int32_t>(best);
+    if (temperature > 0 && std::isfinite(max)) token = Draw(logits, params, max);
+  }
+  record[isa::kRecordToken] = token;
+  const int alternatives = std::min(params[isa::kSampleLogprobs], isa::kMaxAlternatives);
+  if (alternatives >= 0) WriteLogprobs(logits, alternatives, max, record);
+}
+
+void Sampler::TakeTop(const float* logits, int64_t count) {
+  count = std::clamp<int64_t>(count, 1, vocab_size_);
+  auto likelier = [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  };
+  candidates_.clear();
+  // A heap with the least likely on top: most of the vocabulary fails the first comparison.
+  for (int64_t i = 0; i < vocab_size_; ++i) {
+    const float logit = logits[i];
+    if (static_cast<int64_t>(candidates_.size()) < count) {
+      if (std::isnan(logit)) continue;
+      candidates_.push_back({logit, static_cast<int32_t>(i)});
+      std::push_heap(candidates_.begin(), candidates_.end(), likelier);
+    } else if (logit > candidates_.front().logit) {
+      std::pop_heap(candidates_.begin(), candidates_.end(), likelier);
+      candidates_.back() = {logit, static_cast<int32_t>(i)};
+      std::push_heap(candidates_.begin(), candidates_.end(), likelier);
+    }
+  }
+  std::sort_heap(candidates_.begin(), candidates_.end(), likelier);
+}
+
+int32_t Sampler::DrawFromAll(const float* logits, float max, float inverse_temperature,
+                             float uniform) {
+  weights_.clear();
+  double total = 0;
+  for (int64_t begin = 0; begin < vocab_size_; begin += kBlock) {
+    const int64_t size = std::min(kBlock, vocab_size_ - begin);
+    const double mass = kernels_.sum_exp(logits + begin, size, max, inverse_temperature);
+    weights_.push_back(std::isnan(mass) ? 0 : mass);
+    total += weights_.back();
+  }
+  double left = static_cast<double>(uniform) * total;
+  size_t block = 0;
+  while (block + 1 < weights_.size() && left >= weights_[block]) left -= weights_[block++];
+  const int64_t begin = static_cast<int64_t>(block) * kBlock;
+  const int64_t end = std::min(begin + kBlock, vocab_size_);
+  int64_t drawn = -1;
+  for (int64_t i = begin; i < end; ++i) {
+    const float weight = kernels_.sum_exp(logits + i, 1, max, inverse_temperature);
+    if (!(weight > 0)) continue;
+    drawn = i;  // rounding may leave a little over: it goes to the last token that can be drawn
+    left -= weight;
+    if (left < 0) break;
+  }
+  return static_cast<int32_t>(drawn >= 0 ? drawn : kernels_.argmax(logits, vocab_size_));
+}
+
+size_t Sampler::KeptCount(const int32_t* params, float max, float inverse_temperature,
+                          std::optional<double> all_mass, bool complete) {
+  const float top_p = isa::FloatOf(params[isa::kSampleTopP]);
+  const float min_p = isa::FloatOf(params[isa::kSampleMinP]);
+  weights_.clear();
+  double mass = 0;
+  for (const Candidate& candidate : candidates_) {
+    weights_.push_back(
+        static_cast<double>(kernels_.sum_exp(&candidate.logit, 1, max, inverse_temperature)));
+    mass += weights_.back();
+  }
+  const double wanted = static_cast<double>(top_p) * all_mass.value_or(mass);
+  double before = 0;
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    const bool enough = top_p < 1 && before >= wanted;
+    if (i > 0 && (enough || weights_[i] < static_cast<double>(min_p))) return i;
+    before += weights_[i];
+  }
+  if (complete || (top_p < 1 && before >= wanted)) return candidates_.size();
+  return 0;
+}
+
+int32_t Sampler::Draw(const float* logits, const int32_t* params, float max) {
+  const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
+  const float inverse_temperature = std::min(1.0f / temperature, 1e6f);
+  const uint64_t seed = static_cast<uint32_t>(params[isa::kSampleSeedLow]) |
+                        uint64_t{static_cast<uint32_t>(params[isa::kSampleSeedHigh])} << 32;
+  const float uniform = RandomUniform(seed, static_cast<uint32_t>(params[isa::kSampleCounter]));
+  const int32_t top_k = params[isa::kSampleTopK];
+  const bool some_k = top_k > 0 && top_k < vocab_size_;
+  const bool filtered =
+      isa::FloatOf(params[isa::kSampleTopP]) < 1 || isa::FloatOf(params[isa::kSampleMinP]) > 0;
+  if (!some_k && !filtered) return DrawFromAll(logits, max, inverse_temperature, uniform);
+
+  size_t kept = 0;
+  if (some_k) {
+    TakeTop(logits, top_k);
+    kept = KeptCount(params, max, inverse_temperature, std::nullopt, true);
+  } else {
+    const double all_mass = kernels_.sum_exp(logits, vocab_size_, max, inverse_temperature);
+    for (int64_t count = kTopPGuess; kept == 0; count *= 8) {
+      TakeTop(logits, count);
+      kept = KeptCount(params, max, inverse_temperature, all_mass, count >= vocab_size_);
+    }
+  }
+  double total = 0;
+  for (size_t i = 0; i < kept; ++i) total += weights_[i];
+  double left = static_cast<double>(uniform) * total;
+  size_t drawn = 0;
+  while (drawn + 1 < kept && left >= weights_[drawn]) left -= weights_[drawn++];
+  return candidates_[drawn].token;
+}
+
+void Sampler::WriteLogprobs(const float* logits, int alternatives, float max, int32_t* record) {
+  const double log_total =
+      std::log(static_cast<double>(kernels_.sum_exp(logits, vocab_size_, max, 1.0f)));
+  auto logprob = [&](float logit) {
+    return isa::WordOf(static_cast<float>(static_cast<double>(logit - max) - log_total));
+  };
+  record[isa::kRecordLogprob] = logprob(logits[record[isa::kRecordToken]]);
+  if (alternatives == 0) return;
+  TakeTop(logits, alternatives);
+  record[isa::kRecordCount] = static_cast<int32_t>(candidates_.size());
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    record[isa::kRecordIds + static_cast<int>(i)] = candidates_[i].token;
+    record[isa::kRecordLogprobs + static_cast<int>(i)] = logprob(candidates_[i].logit);
+  }
+}
+
+}  // namespace millpower::device::cpu

@@ -1,0 +1,340 @@
+#include "device/cpu/steps.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "isa/sampling.h"
+
+namespace millpower::device::cpu {
+namespace {
+
+using isa::Instruction;
+using kernels::KernelSet;
+
+// A row-major operand: pointer to its first column, and the stride between rows, in elements.
+template <typename T>
+struct RowsOperand {
+  T* data = nullptr;
+  int64_t stride = 0;
+  int64_t cols = 0;
+  isa::Dim rows;
+  T* Row(int64_t row) const { return data + row * stride; }
+};
+
+template <typename T>
+RowsOperand<T> Open(const StepContext& context, const isa::Operand& operand) {
+  if (!operand.present()) return {};
+  const isa::Buffer& buffer = context.program.buffer(operand);
+  auto* base = reinterpret_cast<T*>(context.buffers[static_cast<size_t>(operand.buffer)]);
+  return {base + operand.begin, buffer.cols, operand.cols, buffer.rows};
+}
+
+std::byte* Whole(const StepContext& context, const isa::Operand& operand) {
+  return context.buffers[static_cast<size_t>(operand.buffer)];
+}
+
+// Steps whose units are rows of an output.
+class RowStep : public Step {
+ public:
+  explicit RowStep(isa::Dim rows, int64_t cols) : rows_(rows), cols_(cols) {}
+  int64_t Units(const Frame& frame) const override { return frame.Rows(rows_); }
+  int64_t UnitCost(const Frame&) const override { return cols_; }
+
+ private:
+  const isa::Dim rows_;
+  const int64_t cols_;
+};
+
+class GatherStep final : public RowStep {
+ public:
+  GatherStep(const StepContext& context, const Instruction& in, RowsOperand<float> y)
+      : RowStep(y.rows, y.cols),
+        kernels_(context.kernels),
+        table_(context.program.buffer(in.operand(isa::gather::kTable))),
+        packed_(Whole(context, in.operand(isa::gather::kTable))),
+        rows_(Open<float>(context, in.operand(isa::gather::kTable))),
+        index_(Open<int32_t>(context, in.operand(isa::gather::kIndex))),
+        y_(y) {}
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t from = *index_.Row(row);
+      if (table_.form == isa::Form::kPacked)
+        kernels_.gather_packed(packed_, table_.dtype, table_.cols, from, y_.Row(row));
+      else
+        std::memcpy(y_.Row(row), rows_.Row(from), static_cast<size_t>(y_.cols) * sizeof(float));
+    }
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const isa::Buffer& table_;
+  const std::byte* packed_;
+  const RowsOperand<float> rows_;
+  const RowsOperand<int32_t> index_;
+  const RowsOperand<float> y_;
+};
+
+class RmsNormStep final : public RowStep {
+ public:
+  RmsNormStep(const StepContext& context, const Instruction& in, RowsOperand<float> y)
+      : RowStep(y.rows, y.cols), kernels_(context.kernels) {
+    const auto x = Open<float>(context, in.operand(isa::rms_norm::kX));
+    args_ = {.x = x.data,
+             .weight = Open<float>(context, in.operand(isa::rms_norm::kWeight)).data,
+             .y = y.data,
+             .cols = y.cols,
+             .group = in.integer(isa::rms_norm::kGroup),
+             .x_stride = x.stride,
+             .y_stride = y.stride,
+             .epsilon = static_cast<float>(in.real(isa::rms_norm::kEpsilon))};
+  }
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels_.rms_norm(args_, begin, end);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  kernels::RmsNormArgs args_;
+};
+
+// Units are blocks of 16 output channels, in pairs for a gated weight.
+class MatMulStep final : public Step {
+ public:
+  MatMulStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
+    const isa::Operand& w = in.operand(isa::matmul::kW);
+    const auto x = Open<float>(context, in.operand(isa::matmul::kX));
+    const auto y = Open<float>(context, in.operand(isa::matmul::kY));
+    const auto residual = Open<float>(context, in.operand(isa::matmul::kResidual));
+    rows_ = y.rows;
+    args_ = {.x = x.data,
+             .w = Whole(context, w),
+             .bias = Open<float>(context, in.operand(isa::matmul::kBias)).data,
+             .residual = residual.data,
+             .y = y.data,
+             .k = x.cols,
+             .n = context.program.buffer(w).rows.size,
+             .x_stride = x.stride,
+             .residual_stride = residual.stride,
+             .y_stride = y.stride,
+             .weight_type = context.program.buffer(w).dtype,
+             .epilogue = static_cast<kernels::Epilogue>(in.integer(isa::matmul::kEpilogue))};
+    blocks_per_unit_ = args_.epilogue == kernels::Epilogue::kSiluGate ? 2 : 1;
+  }
+  int64_t Units(const Frame& frame) const override {
+    return frame.Rows(rows_) == 0 ? 0 : isa::PackedBlocks(args_.n) / blocks_per_unit_;
+  }
+  int64_t Grain() const override { return 8 / blocks_per_unit_; }  // kernels take up to 8 at once
+  int64_t UnitCost(const Frame& frame) const override {
+    return args_.k * isa::kLanes * blocks_per_unit_ * frame.Rows(rows_);
+  }
+  void Run(const Frame& frame, int64_t begin, int64_t end, int) const override {
+    kernels::MatMulArgs args = args_;
+    args.rows = frame.Rows(rows_);
+    kernels_.matmul(args, begin * blocks_per_unit_, end * blocks_per_unit_);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  kernels::MatMulArgs args_;
+  isa::Dim rows_;
+  int64_t blocks_per_unit_ = 1;
+};
+
+class RopeTableStep final : public RowStep {
+ public:
+  RopeTableStep(const StepContext& context, const Instruction& in, RowsOperand<float> table)
+      : RowStep(table.rows, table.cols * 16),  // a sine is dearer than a sum
+        kernels_(context.kernels),
+        args_{.positions = Open<int32_t>(context, in.operand(isa::rope_table::kPositions)).data,
+              .inv_freq = Open<float>(context, in.operand(isa::rope_table::kInvFreq)).data,
+              .table = table.data,
+              .half = table.cols / 2,
+              .scale = static_cast<float>(in.real(isa::rope_table::kScale))} {}
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels_.rope_table(args_, begin, end);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const kernels::RopeTableArgs args_;
+};
+
+class RopeStep final : public RowStep {
+ public:
+  RopeStep(const StepContext& context, const Instruction& in, RowsOperand<float> x)
+      : RowStep(x.rows, x.cols),
+        kernels_(context.kernels),
+        args_{.x = x.data,
+              .table = Open<float>(context, in.operand(isa::rope::kTable)).data,
+              .heads = in.integer(isa::rope::kHeads),
+              .half = in.operand(isa::rope::kTable).cols / 2,
+              .x_stride = x.stride} {}
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels_.rope(args_, begin, end);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const kernels::RopeArgs args_;
+};
+
+// The place of an instruction's work list in Frame::work.
+size_t FindWork(const StepContext& context, const isa::Operand& sequences,
+                const isa::Operand& pages, const isa::Operand& rows) {
+  const WorkList list{sequences.buffer, pages.buffer, context.program.buffer(rows).rows};
+  const auto found = std::ranges::find(context.work_lists, list);
+  CHECK(found != context.work_lists.end());
+  return static_cast<size_t>(found - context.work_lists.begin());
+}
+
+// Units are the runs of the work list.
+class KvAppendStep final : public Step {
+ public:
+  KvAppendStep(const StepContext& context, const Instruction& in)
+      : kernels_(context.kernels),
+        cache_(context.program.buffer(in.operand(isa::kv_append::kKv))),
+        k_(Open<float>(context, in.operand(isa::kv_append::kK))),
+        v_(Open<float>(context, in.operand(isa::kv_append::kV))),
+        pool_(Whole(context, in.operand(isa::kv_append::kKv))),
+        page_bytes_(isa::BufferBytes(cache_, 1)),
+        work_(FindWork(context, in.operand(isa::kv_append::kSequences),
+                       in.operand(isa::kv_append::kPages), in.operand(isa::kv_append::kK))) {}
+  int64_t Units(const Frame& frame) const override {
+    return static_cast<int64_t>(frame.work[work_].runs.size());
+  }
+  int64_t UnitCost(const Frame&) const override { return 2 * k_.cols * kRunRows; }
+  void Run(const Frame& frame, int64_t begin, int64_t end, int) const override {
+    kernels::KvAppendArgs args{
+        .kv_heads = cache_.heads, .head_dim = cache_.cols, .kv_type = cache_.dtype};
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const RowRun& run = frame.work[work_].runs[static_cast<size_t>(unit)];
+      for (int64_t i = 0; i < run.count; ++i) {
+        const int64_t position = run.first_position + i;
+        args.k = k_.Row(run.row + i);
+        args.v = v_.Row(run.row + i);
+        args.page = pool_ + run.pages[position / isa::kPagePositions] * page_bytes_;
+        args.slot = position % isa::kPagePositions;
+        kernels_.kv_append(args);
+      }
+    }
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const isa::Buffer& cache_;
+  const RowsOperand<float> k_, v_;
+  std::byte* const pool_;
+  const int64_t page_bytes_;
+  const size_t work_;
+};
+
+// Units are (run, KV head) pairs.
+class AttentionStep final : public Step {
+ public:
+  AttentionStep(const StepContext& context, const Instruction& in)
+      : kernels_(context.kernels),
+        cache_(context.program.buffer(in.operand(isa::attention::kKv))),
+        q_(Open<float>(context, in.operand(isa::attention::kQ))),
+        out_(Open<float>(context, in.operand(isa::attention::kOut))),
+        work_(FindWork(context, in.operand(isa::attention::kSequences),
+                       in.operand(isa::attention::kPages), in.operand(isa::attention::kQ))) {
+    args_ = {.kv = Whole(context, in.operand(isa::attention::kKv)),
+             .page_bytes = isa::BufferBytes(cache_, 1),
+             .q_stride = q_.stride,
+             .out_stride = out_.stride,
+             .group = in.integer(isa::attention::kHeads) / cache_.heads,
+             .head_dim = cache_.cols,
+             .scale = static_cast<float>(in.real(isa::attention::kScale)),
+             .kv_type = cache_.dtype};
+  }
+  int64_t Units(const Frame& frame) const override {
+    return static_cast<int64_t>(frame.work[work_].runs.size()) * cache_.heads;
+  }
+  int64_t UnitCost(const Frame& frame) const override {
+    int64_t positions = 0;  // the longest, as a guess at all
+    for (const RowRun& run : frame.work[work_].runs)
+      positions = std::max(positions, run.first_position + run.count);
+    return 2 * positions * args_.head_dim;
+  }
+  void Run(const Frame& frame, int64_t begin, int64_t end, int) const override {
+    kernels::AttentionArgs args = args_;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const RowRun& run = frame.work[work_].runs[static_cast<size_t>(unit / cache_.heads)];
+      const int64_t head = unit % cache_.heads;
+      const int64_t column = head * args.group * args.head_dim;
+      args.q = q_.Row(run.row) + column;
+      args.out = out_.Row(run.row) + column;
+      args.pages = run.pages;
+      args.head_offset_bytes = head * isa::KvHeadBytes(args.head_dim, args.kv_type);
+      args.query_rows = run.count;
+      args.first_position = run.first_position;
+      kernels_.attention(args);
+    }
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const isa::Buffer& cache_;
+  const RowsOperand<float> q_, out_;
+  kernels::AttentionArgs args_;
+  const size_t work_;
+};
+
+class SampleStep final : public RowStep {
+ public:
+  SampleStep(const StepContext& context, const Instruction& in, RowsOperand<float> logits)
+      : RowStep(logits.rows, logits.cols * 2),
+        logits_(logits),
+        params_(Open<int32_t>(context, in.operand(isa::sample::kParams))),
+        record_(Open<int32_t>(context, in.operand(isa::sample::kRecord))),
+        samplers_(context.samplers) {}
+  void Run(const Frame&, int64_t begin, int64_t end, int member) const override {
+    for (int64_t row = begin; row < end; ++row)
+      samplers_[static_cast<size_t>(member)]->Run(logits_.Row(row), params_.Row(row),
+                                                  record_.Row(row));
+  }
+
+ private:
+  const RowsOperand<float> logits_;
+  const RowsOperand<int32_t> params_, record_;
+  const std::span<std::unique_ptr<Sampler>> samplers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> MakeStep(const StepContext& context, const Instruction& in) {
+  using isa::Opcode;
+  switch (in.op) {
+    case Opcode::kGather:
+      return std::make_unique<GatherStep>(context, in,
+                                          Open<float>(context, in.operand(isa::gather::kY)));
+    case Opcode::kRmsNorm:
+      return std::make_unique<RmsNormStep>(context, in,
+                                           Open<float>(context, in.operand(isa::rms_norm::kY)));
+    case Opcode::kMatMul:
+      return std::make_unique<MatMulStep>(context, in);
+    case Opcode::kRopeTable:
+      return std::make_unique<RopeTableStep>(
+          context, in, Open<float>(context, in.operand(isa::rope_table::kTable)));
+    case Opcode::kRope:
+      return std::make_unique<RopeStep>(context, in,
+                                        Open<float>(context, in.operand(isa::rope::kX)));
+    case Opcode::kKvAppend:
+      return std::make_unique<KvAppendStep>(context, in);
+    case Opcode::kAttention:
+      return std::make_unique<AttentionStep>(context, in);
+    case Opcode::kSample:
+      return std::make_unique<SampleStep>(context, in,
+                                          Open<float>(context, in.operand(isa::sample::kLogits)));
+    case Opcode::kEnd:
+    case Opcode::kWait:
+    case Opcode::kPost:
+      break;  // order is settled at load
+  }
+  CHECK(false) << "no step for " << isa::Info(in.op).name;
+  return nullptr;
+}
+
+}  // namespace millpower::device::cpu

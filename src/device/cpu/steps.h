@@ -1,0 +1,66 @@
+// Instructions made ready to run: buffers are pointers, attributes are numbers. Internal.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "device/cpu/sampler.h"
+#include "device/launch.h"
+#include "isa/program.h"
+#include "kernels/kernels.h"
+
+namespace millpower::device::cpu {
+
+// A few consecutive rows of one sequence.
+struct RowRun {
+  int64_t row = 0;
+  int64_t count = 0;
+  int64_t first_position = 0;
+  const int32_t* pages = nullptr;  // of the sequence, from position 0
+};
+
+// A work list of the current launch, cut into runs short enough to share out.
+struct WorkRuns {
+  WorkList list;
+  std::vector<RowRun> runs;
+};
+
+// Rows in a run: enough for attention to reuse each key, few enough to keep threads busy.
+inline constexpr int64_t kRunRows = 32;
+
+// What steps read of the launch that is running.
+struct Frame {
+  std::vector<int64_t> registers;
+  std::vector<WorkRuns> work;  // in the order of FindWorkLists
+  int64_t Rows(const isa::Dim& dim) const { return RowsOf(registers, dim); }
+};
+
+// What steps are made from.
+struct StepContext {
+  const isa::Program& program;
+  const kernels::KernelSet& kernels;
+  std::span<std::byte* const> buffers;  // by buffer
+  std::span<const WorkList> work_lists;
+  std::span<std::unique_ptr<Sampler>> samplers;  // by thread
+};
+
+// One instruction of a loaded Program. Its work is a number of independent units, which threads
+// take in ranges; results do not depend on how.
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual int64_t Units(const Frame& frame) const = 0;
+  // Units [begin, end), on thread `member`.
+  virtual void Run(const Frame& frame, int64_t begin, int64_t end, int member) const = 0;
+  // The least units worth handing to a thread at a time.
+  virtual int64_t Grain() const { return 1; }
+  // Floats touched per unit, roughly: steps with little to do stay on one thread.
+  virtual int64_t UnitCost(const Frame& frame) const = 0;
+};
+
+// `instruction` is not wait, post or end.
+std::unique_ptr<Step> MakeStep(const StepContext& context, const isa::Instruction& instruction);
+
+}  // namespace millpower::device::cpu

@@ -1,0 +1,71 @@
+// What runs a Program. The CPU device (cpu/) computes it; a timing device will tell how long it
+// takes. Engines see only this.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "isa/package.h"
+#include "isa/program.h"
+
+namespace millpower::device {
+
+// The sizes and inputs of one launch. Reused from launch to launch, so that a step allocates
+// nothing once its vectors have grown.
+struct Launch {
+  explicit Launch(const isa::Program& program)
+      : registers(program.registers.size(), 0), inputs(program.buffers.size()) {}
+  std::vector<int64_t> registers;            // by register; those set at load are ignored
+  std::vector<std::vector<int32_t>> inputs;  // by buffer; [rows * cols] of each input buffer
+};
+
+// A launch that has been checked and accepted.
+using Ticket = int64_t;
+
+struct Completion {
+  int64_t device_ns = 0;  // how long the device worked on it
+};
+
+// A Program with its weights, its KV pages and its scratch memory. One launch at a time may be
+// between Submit and Complete; calls come from one thread at a time.
+class LoadedProgram {
+ public:
+  virtual ~LoadedProgram() = default;
+
+  virtual const isa::Program& program() const = 0;
+
+  // Value of a register that was set at load ("pages").
+  virtual int64_t LoadRegister(int32_t reg) const = 0;
+
+  // Checks the launch's sizes, indices and work lists against the Program's bounds (CheckLaunch),
+  // and starts it. Errors: kInvalidArgument, naming the input; nothing has run then.
+  virtual Result<Ticket> Submit(const Launch& launch) = 0;
+
+  // Waits for a submitted launch.
+  virtual Result<Completion> Complete(Ticket ticket) = 0;
+
+  // An output of the last completed launch, until the next Submit: [rows, cols] 4-byte elements.
+  virtual std::span<const std::byte> Output(int32_t buffer) const = 0;
+};
+
+struct LoadOptions {
+  int64_t kv_pages = 0;  // pages of every KV cache; >= 1 when the Program has one
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  // The Program has been verified, and the weights have the sizes it declares.
+  // Errors: kNoCapacity, with the bytes that could not be had; kInvalidArgument.
+  virtual Result<std::unique_ptr<LoadedProgram>> Load(std::shared_ptr<const isa::Program> program,
+                                                      isa::BoundWeights weights,
+                                                      const LoadOptions& options) = 0;
+};
+
+// Bytes of one page in all KV caches of a Program together.
+int64_t KvPageBytes(const isa::Program& program);
+
+}  // namespace millpower::device

@@ -1,0 +1,50 @@
+// What every device checks of a launch before it starts; execution then needs no checks.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "device/device.h"
+#include "isa/program.h"
+
+namespace millpower::device {
+
+// The inputs that some instructions follow to KV pages: `sequences` and `pages`, for operands with
+// as many rows as `rows` says.
+struct WorkList {
+  int32_t sequences = -1;  // buffers
+  int32_t pages = -1;
+  isa::Dim rows;
+  bool operator==(const WorkList&) const = default;
+};
+
+// Those of a Program, each once.
+std::vector<WorkList> FindWorkLists(const isa::Program& program);
+
+// The value of `dim` in this launch; `registers` holds launch and load values both.
+int64_t RowsOf(std::span<const int64_t> registers, const isa::Dim& dim);
+
+// Checks one Program's launches. Keeps scratch memory so that a check allocates nothing.
+class LaunchChecker {
+ public:
+  explicit LaunchChecker(const isa::Program& program);
+
+  // `registers`: all registers' values. Proves that registers are within their bounds, inputs have
+  // exactly the declared sizes, indices lie below their bounds, and of each work list: rows of
+  // sequences follow each other without gap and cover all rows, their pages exist, and no page is
+  // written by two sequences. Errors: kInvalidArgument.
+  Result<void> Check(const Launch& launch, std::span<const int64_t> registers);
+
+ private:
+  Result<void> CheckInput(const Launch& launch, std::span<const int64_t> registers, int32_t id);
+  Result<void> CheckWorkList(const Launch& launch, std::span<const int64_t> registers,
+                             const WorkList& list);
+
+  const isa::Program& program_;
+  std::vector<WorkList> work_lists_;
+  std::vector<int32_t> inputs_;
+  std::vector<int32_t> written_pages_;
+};
+
+}  // namespace millpower::device

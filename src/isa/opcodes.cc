@@ -1,0 +1,325 @@
+#include "isa/opcodes.h"
+
+#include <array>
+#include <cmath>
+
+#include "isa/program.h"
+#include "isa/sampling.h"
+
+namespace millpower::isa {
+namespace {
+
+// Shape rules. Each returns an error that names the operand; verify.cc adds the instruction.
+
+std::unexpected<Error> Misfit(std::string message) {
+  return Fail(ErrorCode::kCorrupt, std::move(message));
+}
+
+Result<void> Expect(bool condition, const char* message) {
+  if (condition) return {};
+  return Misfit(message);
+}
+
+// `operand` is row-major of the given type.
+Result<void> ExpectRows(const Program& program, const Instruction& instruction, int operand,
+                        DType type) {
+  const Buffer& buffer = program.buffer(instruction.operand(operand));
+  if (buffer.form == Form::kRows && buffer.dtype == type) return {};
+  return Misfit(std::string("operand ") +
+                Info(instruction.op).operands[static_cast<size_t>(operand)].name + " (" +
+                buffer.name + ") is " + Name(buffer.dtype) + " " + Name(buffer.form) + ", not " +
+                Name(type) + " rows");
+}
+
+Result<void> ExpectSameRows(const Program& program, const Instruction& instruction, int a, int b) {
+  const Buffer& first = program.buffer(instruction.operand(a));
+  const Buffer& second = program.buffer(instruction.operand(b));
+  if (first.rows == second.rows) return {};
+  return Misfit(first.name + " and " + second.name + " have different row counts");
+}
+
+// `operand` is one row of `cols` f32 values.
+Result<void> ExpectVector(const Program& program, const Instruction& instruction, int operand,
+                          int64_t cols) {
+  TRY(ExpectRows(program, instruction, operand, DType::kF32));
+  const Buffer& buffer = program.buffer(instruction.operand(operand));
+  if (buffer.rows == Dim{-1, 1} && instruction.operand(operand).cols == cols) return {};
+  return Misfit(buffer.name + " is not one row of " + std::to_string(cols) + " values");
+}
+
+bool IsFloat(DType type) { return type == DType::kF32 || type == DType::kBf16; }
+
+Result<void> CheckEnd(const Program&, const Instruction&) { return {}; }
+
+Result<void> CheckSync(const Program& program, const Instruction& instruction) {
+  const int64_t semaphore = instruction.integer(sync::kSemaphore);
+  const int64_t count = instruction.integer(sync::kCount);
+  TRY(Expect(semaphore >= 0 && semaphore < program.semaphores, "semaphore is not declared"));
+  return Expect(count >= 1 && count <= 1 << 20, "count is not in 1..2^20");
+}
+
+Result<void> CheckGather(const Program& program, const Instruction& instruction) {
+  const Operand& table = instruction.operand(gather::kTable);
+  const Operand& index = instruction.operand(gather::kIndex);
+  const Operand& y = instruction.operand(gather::kY);
+  const Buffer& source = program.buffer(table);
+  TRY(Expect(source.form != Form::kPages && IsFloat(source.dtype), "table is not a float table"));
+  TRY(Expect(source.form == Form::kPacked || source.dtype == DType::kF32,
+             "a row-major table is not f32"));
+  TRY(ExpectRows(program, instruction, gather::kIndex, DType::kI32));
+  TRY(ExpectRows(program, instruction, gather::kY, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, gather::kIndex, gather::kY));
+  TRY(Expect(index.cols == 1, "index has more than one column"));
+  TRY(Expect(table.buffer != y.buffer, "y overwrites the table"));
+  TRY(Expect(table.cols == y.cols, "table and y differ in columns"));
+  const Buffer& indices = program.buffer(index);
+  TRY(Expect(indices.kind == BufferKind::kInput && indices.has_bound,
+             "index is not an input with a declared bound"));
+  // Equal registers bound each other at every launch; otherwise the worst case must fit.
+  return Expect(indices.bound == source.rows ||
+                    (source.rows.reg < 0 && program.Max(indices.bound) <= source.rows.size),
+                "index may point past the table's rows");
+}
+
+Result<void> CheckRmsNorm(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(rms_norm::kX);
+  const Operand& y = instruction.operand(rms_norm::kY);
+  const int64_t group = instruction.integer(rms_norm::kGroup);
+  const double epsilon = instruction.real(rms_norm::kEpsilon);
+  TRY(ExpectRows(program, instruction, rms_norm::kX, DType::kF32));
+  TRY(ExpectRows(program, instruction, rms_norm::kY, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, rms_norm::kX, rms_norm::kY));
+  TRY(Expect(x.cols == y.cols, "x and y differ in columns"));
+  TRY(Expect(group >= 1 && x.cols % group == 0, "group does not divide the columns"));
+  TRY(Expect(x.buffer != y.buffer || x.begin == y.begin || x.begin + x.cols <= y.begin ||
+                 y.begin + y.cols <= x.begin,
+             "x and y overlap in part"));
+  TRY(ExpectVector(program, instruction, rms_norm::kWeight, group));
+  return Expect(epsilon >= 0 && epsilon < 1, "epsilon is not in [0, 1)");
+}
+
+Result<void> CheckMatMul(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(matmul::kX);
+  const Operand& bias = instruction.operand(matmul::kBias);
+  const Operand& residual = instruction.operand(matmul::kResidual);
+  const Operand& y = instruction.operand(matmul::kY);
+  const Buffer& w = program.buffer(instruction.operand(matmul::kW));
+  const auto epilogue = static_cast<Epilogue>(instruction.integer(matmul::kEpilogue));
+  TRY(Expect(w.form == Form::kPacked && IsFloat(w.dtype), "w is not a packed float weight"));
+  TRY(ExpectRows(program, instruction, matmul::kX, DType::kF32));
+  TRY(ExpectRows(program, instruction, matmul::kY, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, matmul::kX, matmul::kY));
+  TRY(Expect(x.cols == w.cols, "x and w differ in reduction steps"));
+  TRY(Expect(x.buffer != y.buffer, "y overwrites x"));
+  const bool gate = epilogue == Epilogue::kSiluGate;
+  TRY(Expect(!gate || w.rows.size % (2 * kLanes) == 0,
+             "a gated weight's channels are not a multiple of 32"));
+  TRY(Expect(y.cols == (gate ? w.rows.size / 2 : w.rows.size), "y and w differ in channels"));
+  TRY(Expect(!gate || !bias.present(), "a gated matmul takes no bias"));
+  if (bias.present()) TRY(ExpectVector(program, instruction, matmul::kBias, w.rows.size));
+  TRY(Expect(residual.present() == (epilogue == Epilogue::kAdd),
+             "residual and epilogue do not agree"));
+  if (!residual.present()) return {};
+  TRY(ExpectRows(program, instruction, matmul::kResidual, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, matmul::kResidual, matmul::kY));
+  TRY(Expect(residual.buffer != y.buffer || residual.begin == y.begin,
+             "residual and y overlap in part"));
+  return Expect(residual.cols == y.cols, "residual and y differ in columns");
+}
+
+Result<void> CheckRopeTable(const Program& program, const Instruction& instruction) {
+  const Operand& table = instruction.operand(rope_table::kTable);
+  TRY(ExpectRows(program, instruction, rope_table::kPositions, DType::kI32));
+  TRY(ExpectRows(program, instruction, rope_table::kTable, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, rope_table::kPositions, rope_table::kTable));
+  TRY(Expect(instruction.operand(rope_table::kPositions).cols == 1,
+             "positions have more than one column"));
+  TRY(Expect(table.begin == 0 && table.cols == program.buffer(table).cols,
+             "table is not a whole buffer"));
+  TRY(Expect(table.cols % 2 == 0, "table has an odd number of columns"));
+  TRY(ExpectVector(program, instruction, rope_table::kInvFreq, table.cols / 2));
+  return Expect(std::isfinite(instruction.real(rope_table::kScale)), "scale is not finite");
+}
+
+Result<void> CheckRope(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(rope::kX);
+  const Operand& table = instruction.operand(rope::kTable);
+  const int64_t heads = instruction.integer(rope::kHeads);
+  TRY(ExpectRows(program, instruction, rope::kX, DType::kF32));
+  TRY(ExpectRows(program, instruction, rope::kTable, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, rope::kX, rope::kTable));
+  TRY(Expect(x.buffer != table.buffer, "x and table are one buffer"));
+  TRY(Expect(table.begin == 0 && table.cols == program.buffer(table).cols && table.cols % 2 == 0,
+             "table is not a whole rope table"));
+  return Expect(heads >= 1 && heads <= x.cols && heads * table.cols == x.cols,
+                "heads times the table's width is not x's width");
+}
+
+// `sequences` and `pages` are a work list over `kv`; the rows it names are bounded by `rows`.
+Result<void> CheckWorkList(const Program& program, const Operand& sequences, const Operand& pages,
+                           const Operand& kv) {
+  const Buffer& list = program.buffer(sequences);
+  const Buffer& entries = program.buffer(pages);
+  const Buffer& cache = program.buffer(kv);
+  TRY(Expect(list.kind == BufferKind::kInput && list.dtype == DType::kI32 &&
+                 list.form == Form::kRows && list.cols == kSequenceColumns &&
+                 sequences.cols == kSequenceColumns,
+             "sequences is not an input of 4 columns"));
+  TRY(Expect(cache.kind == BufferKind::kKv && cache.form == Form::kPages, "kv is not a KV cache"));
+  return Expect(entries.kind == BufferKind::kInput && entries.dtype == DType::kI32 &&
+                    entries.form == Form::kRows && entries.cols == 1 && entries.has_bound &&
+                    entries.bound == cache.rows,
+                "pages is not an input bounded by the KV cache's pages");
+}
+
+Result<void> CheckKvAppend(const Program& program, const Instruction& instruction) {
+  const Operand& k = instruction.operand(kv_append::kK);
+  const Operand& v = instruction.operand(kv_append::kV);
+  const Operand& kv = instruction.operand(kv_append::kKv);
+  TRY(CheckWorkList(program, instruction.operand(kv_append::kSequences),
+                    instruction.operand(kv_append::kPages), kv));
+  TRY(ExpectRows(program, instruction, kv_append::kK, DType::kF32));
+  TRY(ExpectRows(program, instruction, kv_append::kV, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, kv_append::kK, kv_append::kV));
+  const Buffer& cache = program.buffer(kv);
+  return Expect(k.cols == cache.heads * cache.cols && v.cols == k.cols,
+                "k and v are not as wide as the cache's heads");
+}
+
+Result<void> CheckAttention(const Program& program, const Instruction& instruction) {
+  const Operand& q = instruction.operand(attention::kQ);
+  const Operand& kv = instruction.operand(attention::kKv);
+  const Operand& out = instruction.operand(attention::kOut);
+  const int64_t heads = instruction.integer(attention::kHeads);
+  TRY(CheckWorkList(program, instruction.operand(attention::kSequences),
+                    instruction.operand(attention::kPages), kv));
+  TRY(ExpectRows(program, instruction, attention::kQ, DType::kF32));
+  TRY(ExpectRows(program, instruction, attention::kOut, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, attention::kQ, attention::kOut));
+  const Buffer& cache = program.buffer(kv);
+  TRY(Expect(heads >= 1 && heads <= q.cols && heads % cache.heads == 0,
+             "heads are not a multiple of the cache's heads"));
+  TRY(Expect(q.cols == heads * cache.cols && out.cols == q.cols,
+             "q and out are not heads times head_dim wide"));
+  TRY(Expect(q.buffer != out.buffer, "out overwrites q"));
+  return Expect(std::isfinite(instruction.real(attention::kScale)), "scale is not finite");
+}
+
+Result<void> CheckSample(const Program& program, const Instruction& instruction) {
+  TRY(ExpectRows(program, instruction, sample::kLogits, DType::kF32));
+  TRY(ExpectRows(program, instruction, sample::kParams, DType::kI32));
+  TRY(ExpectRows(program, instruction, sample::kRecord, DType::kI32));
+  TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kParams));
+  TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kRecord));
+  TRY(Expect(instruction.operand(sample::kParams).cols == kSampleParamWords,
+             "params are not one sampling record wide"));
+  return Expect(instruction.operand(sample::kRecord).cols == kSampleRecordWords,
+                "record is not one result wide");
+}
+
+using enum Access;
+using enum AttributeType;
+
+constexpr AttributeInfo kSyncAttributes[] = {{"semaphore", kInteger}, {"count", kInteger}};
+constexpr OperandInfo kGatherOperands[] = {{"table", kRead}, {"index", kRead}, {"y", kWrite}};
+constexpr OperandInfo kRmsNormOperands[] = {{"x", kRead}, {"weight", kRead}, {"y", kWrite}};
+constexpr AttributeInfo kRmsNormAttributes[] = {{"group", kInteger}, {"epsilon", kReal}};
+constexpr OperandInfo kMatMulOperands[] = {
+    {"x", kRead}, {"w", kRead}, {"bias", kRead, true}, {"residual", kRead, true}, {"y", kWrite}};
+constexpr AttributeInfo kMatMulAttributes[] = {{"epilogue", AttributeType::kEpilogue}};
+constexpr OperandInfo kRopeTableOperands[] = {
+    {"positions", kRead}, {"inv_freq", kRead}, {"table", kWrite}};
+constexpr AttributeInfo kRopeTableAttributes[] = {{"scale", kReal}};
+constexpr OperandInfo kRopeOperands[] = {{"x", kReadWrite}, {"table", kRead}};
+constexpr AttributeInfo kRopeAttributes[] = {{"heads", kInteger}};
+constexpr OperandInfo kKvAppendOperands[] = {
+    {"k", kRead}, {"v", kRead}, {"sequences", kRead}, {"pages", kRead}, {"kv", kReadWrite}};
+constexpr OperandInfo kAttentionOperands[] = {
+    {"q", kRead}, {"sequences", kRead}, {"pages", kRead}, {"kv", kRead}, {"out", kWrite}};
+constexpr AttributeInfo kAttentionAttributes[] = {{"heads", kInteger}, {"scale", kReal}};
+constexpr OperandInfo kSampleOperands[] = {
+    {"logits", kRead}, {"params", kRead}, {"record", kWrite}};
+
+constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
+    {Opcode::kEnd, "end", "ends a stream", {}, {}, CheckEnd},
+    {Opcode::kWait,
+     "wait",
+     "takes counts from a semaphore once it has them",
+     {},
+     kSyncAttributes,
+     CheckSync},
+    {Opcode::kPost, "post", "adds counts to a semaphore", {}, kSyncAttributes, CheckSync},
+    {Opcode::kGather,
+     "gather",
+     "copies the rows of a table that an index names",
+     kGatherOperands,
+     {},
+     CheckGather},
+    {Opcode::kRmsNorm, "rms_norm", "divides by the root mean square of each group of columns",
+     kRmsNormOperands, kRmsNormAttributes, CheckRmsNorm},
+    {Opcode::kMatMul, "matmul", "multiplies by a packed weight, with a fused epilogue",
+     kMatMulOperands, kMatMulAttributes, CheckMatMul},
+    {Opcode::kRopeTable, "rope_table", "cosines and sines of the rows' positions",
+     kRopeTableOperands, kRopeTableAttributes, CheckRopeTable},
+    {Opcode::kRope, "rope", "rotates heads by their row's position", kRopeOperands, kRopeAttributes,
+     CheckRope},
+    {Opcode::kKvAppend,
+     "kv_append",
+     "stores keys and values into KV pages",
+     kKvAppendOperands,
+     {},
+     CheckKvAppend},
+    {Opcode::kAttention, "attention", "causal attention over paged keys and values",
+     kAttentionOperands, kAttentionAttributes, CheckAttention},
+    {Opcode::kSample,
+     "sample",
+     "draws a token from each row of logits",
+     kSampleOperands,
+     {},
+     CheckSample},
+}};
+
+// The table stands in opcode order, and fits an Instruction.
+static_assert([] {
+  for (size_t i = 0; i < kTable.size(); ++i)
+    if (static_cast<size_t>(kTable[i].op) != i || kTable[i].operands.size() > kMaxOperands ||
+        kTable[i].attributes.size() > kMaxAttributes)
+      return false;
+  return true;
+}());
+
+}  // namespace
+
+const OpInfo& Info(Opcode op) { return kTable[static_cast<size_t>(op)]; }
+
+std::optional<Opcode> OpcodeFromName(std::string_view name) {
+  for (const OpInfo& info : kTable)
+    if (name == info.name) return info.op;
+  return std::nullopt;
+}
+
+const char* Name(Stream stream) {
+  switch (stream) {
+    case Stream::kCompute:
+      return "compute";
+    case Stream::kTransfer:
+      return "transfer";
+    case Stream::kLink:
+      return "link";
+  }
+  return "?";
+}
+
+const char* Name(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::kNone:
+      return "none";
+    case Epilogue::kAdd:
+      return "add";
+    case Epilogue::kSiluGate:
+      return "silu_gate";
+  }
+  return "?";
+}
+
+}  // namespace millpower::isa

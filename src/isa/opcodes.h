@@ -1,0 +1,120 @@
+// The instruction set as data. One table says of every opcode its operands and attributes; encode,
+// decode, print, parse, verify, the CPU's executor and docs/isa are all checked against it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace millpower::isa {
+
+struct Program;
+struct Instruction;
+
+enum class Opcode : uint8_t {
+  kEnd = 0,
+  kWait = 1,
+  kPost = 2,
+  kGather = 3,
+  kRmsNorm = 4,
+  kMatMul = 5,
+  kRopeTable = 6,
+  kRope = 7,
+  kKvAppend = 8,
+  kAttention = 9,
+  kSample = 10,
+};
+inline constexpr int kOpcodeCount = 11;
+inline constexpr int kMaxOperands = 6;
+inline constexpr int kMaxAttributes = 4;
+
+enum class Stream : uint8_t {
+  kCompute = 0,   // matrix and vector engines
+  kTransfer = 1,  // loads, gathers, stores to HBM
+  kLink = 2,      // to other chips
+};
+inline constexpr int kStreamCount = 3;
+const char* Name(Stream stream);
+
+enum class Access : uint8_t { kRead, kWrite, kReadWrite };
+
+struct OperandInfo {
+  const char* name;
+  Access access;
+  bool optional = false;
+};
+
+enum class AttributeType : uint8_t { kInteger, kReal, kEpilogue };
+
+struct AttributeInfo {
+  const char* name;
+  AttributeType type;
+};
+
+struct OpInfo {
+  Opcode op;
+  const char* name;
+  const char* summary;  // one line, as docs/isa/README.md lists it
+  std::span<const OperandInfo> operands;
+  std::span<const AttributeInfo> attributes;
+  // What the table cannot say: which shapes, formats and values fit together. Operands are known
+  // to exist and to lie inside their buffers.
+  Result<void> (*check)(const Program&, const Instruction&);
+};
+
+// Entry of `op`; op < kOpcodeCount.
+const OpInfo& Info(Opcode op);
+std::optional<Opcode> OpcodeFromName(std::string_view name);
+
+// Epilogues of matmul, as its attribute holds them.
+enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2 };
+inline constexpr int kEpilogueCount = 3;
+const char* Name(Epilogue epilogue);
+
+// Positions of operands and attributes in the table.
+namespace sync {
+enum { kSemaphore, kCount };
+}
+namespace gather {
+enum { kTable, kIndex, kY };
+}
+namespace rms_norm {
+enum { kX, kWeight, kY };
+enum { kGroup, kEpsilon };
+}  // namespace rms_norm
+namespace matmul {
+enum { kX, kW, kBias, kResidual, kY };
+enum { kEpilogue };
+}  // namespace matmul
+namespace rope_table {
+enum { kPositions, kInvFreq, kTable };
+enum { kScale };
+}  // namespace rope_table
+namespace rope {
+enum { kX, kTable };
+enum { kHeads };
+}  // namespace rope
+namespace kv_append {
+enum { kK, kV, kSequences, kPages, kKv };
+}
+namespace attention {
+enum { kQ, kSequences, kPages, kKv, kOut };
+enum { kHeads, kScale };
+}  // namespace attention
+namespace sample {
+enum { kLogits, kParams, kRecord };
+}
+
+// Columns of a work list row (`sequences`): one run of consecutive rows of one sequence.
+enum SequenceColumn : int {
+  kRowBegin = 0,       // first row of the launch that belongs to the sequence
+  kRowCount = 1,       // >= 1
+  kFirstPosition = 2,  // position of that row in the sequence
+  kPageBegin = 3,      // where the sequence's pages begin in `pages`
+  kSequenceColumns = 4,
+};
+
+}  // namespace millpower::isa

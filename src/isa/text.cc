@@ -1,0 +1,278 @@
+// The text form, e.g.
+//
+//   program qwen3
+//   fact vocab_size 320
+//   register rows 512
+//   register pages 1048576 at_load
+//   semaphores 2
+//   buffer tokens input i32 rows [rows, 1] below 320
+//   buffer layers.0.qkv.weight weight bf16 packed [4096, 1024]
+//   buffer kv.0 kv bf16 pages [pages, 8 x 128]
+//   stream compute
+//     wait semaphore=0 count=1
+//     matmul x=normed w=layers.0.qkv.weight y=qkv[0:4096] epilogue=none
+//     end
+//
+// An operand without a range is the whole buffer.
+#include <charconv>
+#include <cmath>
+#include <sstream>
+
+#include "isa/encoding.h"
+
+namespace millpower::isa {
+namespace {
+
+// Shortest decimal that reads back as the same float64.
+std::string PrintReal(double value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  return std::string(text, end);
+}
+
+std::string PrintDim(const Program& program, const Dim& dim) {
+  if (dim.reg < 0) return std::to_string(dim.size);
+  if (static_cast<size_t>(dim.reg) >= program.registers.size()) return "?";
+  return program.registers[static_cast<size_t>(dim.reg)].name;
+}
+
+std::string PrintOperand(const Program& program, const Operand& operand) {
+  if (static_cast<size_t>(operand.buffer) >= program.buffers.size()) return "?";
+  const Buffer& buffer = program.buffer(operand);
+  if (operand.begin == 0 && operand.cols == buffer.cols) return buffer.name;
+  return buffer.name + "[" + std::to_string(operand.begin) + ":" +
+         std::to_string(operand.begin + operand.cols) + "]";
+}
+
+std::string PrintAttribute(const AttributeInfo& info, const Instruction& instruction, int index) {
+  switch (info.type) {
+    case AttributeType::kInteger:
+      return std::to_string(instruction.integer(index));
+    case AttributeType::kReal:
+      return PrintReal(instruction.real(index));
+    case AttributeType::kEpilogue:
+      return Name(static_cast<Epilogue>(instruction.integer(index)));
+  }
+  return "?";
+}
+
+std::string PrintBuffer(const Program& program, const Buffer& buffer) {
+  std::ostringstream out;
+  out << "buffer " << buffer.name << ' ' << Name(buffer.kind) << ' ' << Name(buffer.dtype) << ' '
+      << Name(buffer.form) << " [" << PrintDim(program, buffer.rows) << ", ";
+  if (buffer.form == Form::kPages) out << buffer.heads << " x ";
+  out << buffer.cols << ']';
+  if (buffer.has_bound) out << " below " << PrintDim(program, buffer.bound);
+  return out.str();
+}
+
+// Splits a line into words; '[', ']' and ',' of shapes count as spaces.
+std::vector<std::string> Words(std::string_view line, bool shape) {
+  std::vector<std::string> words;
+  std::string word;
+  for (const char c : line) {
+    if (c == ' ' || c == '\t' || c == '\r' || (shape && (c == '[' || c == ']' || c == ','))) {
+      if (!word.empty()) words.push_back(std::move(word));
+      word.clear();
+    } else {
+      word += c;
+    }
+  }
+  if (!word.empty()) words.push_back(std::move(word));
+  return words;
+}
+
+Result<int64_t> ParseInteger(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size()) return value;
+  return Fail(ErrorCode::kInvalidArgument, "'" + std::string(text) + "' is not an integer");
+}
+
+class Parser {
+ public:
+  Result<Program> Run(std::string_view text) {
+    int line_number = 0;
+    while (!text.empty()) {
+      ++line_number;
+      const size_t end = text.find('\n');
+      const auto parsed = Line(text.substr(0, end));
+      if (!parsed) return FailAt("line " + std::to_string(line_number), parsed.error());
+      text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+    }
+    return std::move(program_);
+  }
+
+ private:
+  static std::unexpected<Error> Bad(std::string message) {
+    return Fail(ErrorCode::kInvalidArgument, std::move(message));
+  }
+
+  Result<void> Line(std::string_view line) {
+    const std::vector<std::string> words = Words(line, line.starts_with("buffer"));
+    if (words.empty() || words[0].starts_with('#')) return {};
+    if (OpcodeFromName(words[0])) return ParseInstruction(words);
+    if (words[0] == "buffer") return ParseBuffer(words);
+    if (words.size() < 2) return Bad("'" + words[0] + "' needs a value");
+    if (words[0] == "program") return program_.name = words[1], Result<void>();
+    if (words[0] == "stream") return ParseStream(words[1]);
+    if (words[0] == "semaphores") {
+      TRY_ASSIGN(const int64_t count, ParseInteger(words[1]));
+      program_.semaphores = static_cast<int32_t>(count);
+      return {};
+    }
+    if (words[0] == "fact" && words.size() == 3) {
+      TRY_ASSIGN(program_.facts[words[1]], ParseInteger(words[2]));
+      return {};
+    }
+    if (words[0] == "register" && words.size() >= 3) {
+      TRY_ASSIGN(const int64_t max, ParseInteger(words[2]));
+      program_.registers.push_back({words[1], max, words.size() > 3 && words[3] == "at_load"});
+      return {};
+    }
+    return Bad("'" + words[0] + "' is neither a declaration nor an opcode");
+  }
+
+  Result<void> ParseStream(const std::string& name) {
+    for (int i = 0; i < kStreamCount; ++i)
+      if (name == Name(static_cast<Stream>(i))) return stream_ = i, Result<void>();
+    return Bad("there is no stream '" + name + "'");
+  }
+
+  Result<Dim> ParseDim(const std::string& word) {
+    if (const int32_t reg = program_.FindRegister(word); reg >= 0) return Dim{reg, 0};
+    TRY_ASSIGN(const int64_t size, ParseInteger(word));
+    return Dim{-1, size};
+  }
+
+  // buffer NAME KIND DTYPE FORM ROWS [HEADS x] COLS [below BOUND]
+  Result<void> ParseBuffer(const std::vector<std::string>& words) {
+    if (words.size() < 7) return Bad("a buffer needs name, kind, type, form and shape");
+    Buffer buffer;
+    buffer.name = words[1];
+    const auto dtype = DTypeFromName(words[3]);
+    if (!dtype) return Bad("there is no type '" + words[3] + "'");
+    buffer.dtype = *dtype;
+    bool known = false;
+    for (int i = 0; i < kBufferKindCount; ++i)
+      if (words[2] == Name(static_cast<BufferKind>(i)))
+        buffer.kind = static_cast<BufferKind>(i), known = true;
+    if (!known) return Bad("there is no buffer kind '" + words[2] + "'");
+    known = false;
+    for (int i = 0; i < kFormCount; ++i)
+      if (words[4] == Name(static_cast<Form>(i))) buffer.form = static_cast<Form>(i), known = true;
+    if (!known) return Bad("there is no form '" + words[4] + "'");
+    TRY_ASSIGN(buffer.rows, ParseDim(words[5]));
+    size_t next = 6;
+    if (buffer.form == Form::kPages) {
+      if (words.size() < 9 || words[7] != "x")
+        return Bad("pages have a shape [PAGES, HEADS x COLS]");
+      TRY_ASSIGN(buffer.heads, ParseInteger(words[6]));
+      next = 8;
+    }
+    TRY_ASSIGN(buffer.cols, ParseInteger(words[next]));
+    if (words.size() == next + 3 && words[next + 1] == "below") {
+      buffer.has_bound = true;
+      TRY_ASSIGN(buffer.bound, ParseDim(words[next + 2]));
+    } else if (words.size() != next + 1) {
+      return Bad("stray words after the shape");
+    }
+    program_.buffers.push_back(std::move(buffer));
+    return {};
+  }
+
+  Result<Operand> ParseOperand(std::string_view text) {
+    Operand operand;
+    const size_t open = text.find('[');
+    const std::string name(text.substr(0, open));
+    operand.buffer = program_.FindBuffer(name);
+    if (!operand.present()) return Bad("there is no buffer '" + name + "'");
+    operand.cols = program_.buffer(operand).cols;
+    if (open == std::string_view::npos) return operand;
+    const size_t colon = text.find(':', open);
+    if (colon == std::string_view::npos || text.back() != ']') return Bad("a range is [BEGIN:END]");
+    TRY_ASSIGN(operand.begin, ParseInteger(text.substr(open + 1, colon - open - 1)));
+    TRY_ASSIGN(const int64_t end, ParseInteger(text.substr(colon + 1, text.size() - colon - 2)));
+    if (operand.begin < 0 || end < operand.begin) return Bad("a range ends before it begins");
+    operand.cols = end - operand.begin;
+    return operand;
+  }
+
+  Result<int64_t> ParseAttribute(AttributeType type, const std::string& text) {
+    if (type == AttributeType::kInteger) return ParseInteger(text);
+    if (type == AttributeType::kEpilogue) {
+      for (int i = 0; i < kEpilogueCount; ++i)
+        if (text == Name(static_cast<Epilogue>(i))) return i;
+      return Bad("there is no epilogue '" + text + "'");
+    }
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size())
+      return Bad("'" + text + "' is not a number");
+    return std::bit_cast<int64_t>(value);
+  }
+
+  Result<void> ParseInstruction(const std::vector<std::string>& words) {
+    Instruction instruction;
+    instruction.op = *OpcodeFromName(words[0]);
+    const OpInfo& info = Info(instruction.op);
+    for (size_t word = 1; word < words.size(); ++word) {
+      const size_t equals = words[word].find('=');
+      const std::string key = words[word].substr(0, equals);
+      if (equals == std::string::npos) return Bad("'" + key + "' has no value");
+      const std::string value = words[word].substr(equals + 1);
+      bool known = false;
+      for (size_t i = 0; i < info.operands.size(); ++i) {
+        if (key != info.operands[i].name) continue;
+        TRY_ASSIGN(instruction.operands[i], ParseOperand(value));
+        known = true;
+      }
+      for (size_t i = 0; i < info.attributes.size(); ++i) {
+        if (key != info.attributes[i].name) continue;
+        TRY_ASSIGN(instruction.attributes[i], ParseAttribute(info.attributes[i].type, value));
+        known = true;
+      }
+      if (!known) return Bad("'" + words[0] + "' has no operand or attribute '" + key + "'");
+    }
+    program_.streams[static_cast<size_t>(stream_)].push_back(instruction);
+    return {};
+  }
+
+  Program program_;
+  int stream_ = 0;
+};
+
+}  // namespace
+
+std::string Print(const Program& program, const Instruction& instruction) {
+  const OpInfo& info = Info(instruction.op);
+  std::string line = info.name;
+  for (size_t i = 0; i < info.operands.size(); ++i)
+    if (instruction.operands[i].present())
+      line += std::string(" ") + info.operands[i].name + "=" +
+              PrintOperand(program, instruction.operands[i]);
+  for (size_t i = 0; i < info.attributes.size(); ++i)
+    line += std::string(" ") + info.attributes[i].name + "=" +
+            PrintAttribute(info.attributes[i], instruction, static_cast<int>(i));
+  return line;
+}
+
+std::string Print(const Program& program) {
+  std::ostringstream out;
+  out << "program " << program.name << '\n';
+  for (const auto& [fact, value] : program.facts) out << "fact " << fact << ' ' << value << '\n';
+  for (const Register& reg : program.registers)
+    out << "register " << reg.name << ' ' << reg.max << (reg.at_load ? " at_load" : "") << '\n';
+  out << "semaphores " << program.semaphores << '\n';
+  for (const Buffer& buffer : program.buffers) out << PrintBuffer(program, buffer) << '\n';
+  for (size_t i = 0; i < program.streams.size(); ++i) {
+    out << "stream " << Name(static_cast<Stream>(i)) << '\n';
+    for (const Instruction& instruction : program.streams[i])
+      out << "  " << Print(program, instruction) << '\n';
+  }
+  return out.str();
+}
+
+Result<Program> Parse(std::string_view text) { return Parser().Run(text); }
+
+}  // namespace millpower::isa

@@ -1,0 +1,152 @@
+#include "isa/verify.h"
+
+#include <set>
+#include <string>
+
+#include "isa/encoding.h"
+#include "isa/order.h"
+
+namespace millpower::isa {
+namespace {
+
+// Larger than any model we know, small enough that products of two stay far from overflow.
+constexpr size_t kMaxRegisters = 64;
+constexpr size_t kMaxBuffers = 1 << 18;
+constexpr size_t kMaxInstructions = 1 << 20;
+constexpr int32_t kMaxSemaphores = 4096;
+constexpr int64_t kMaxRows = int64_t{1} << 31;
+constexpr int64_t kMaxCols = int64_t{1} << 31;
+constexpr int64_t kMaxBufferBytes = int64_t{1} << 46;
+
+std::unexpected<Error> Corrupt(std::string message) {
+  return Fail(ErrorCode::kCorrupt, std::move(message));
+}
+
+bool IsName(const std::string& name) {
+  if (name.empty() || name.size() > 256) return false;
+  for (const char c : name)
+    if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
+        c != '.' && c != '-')
+      return false;
+  return true;
+}
+
+bool IsDim(const Program& program, const Dim& dim) {
+  if (dim.reg >= 0) return static_cast<size_t>(dim.reg) < program.registers.size() && dim.size == 0;
+  return dim.reg == -1 && dim.size >= 1 && dim.size <= kMaxRows;
+}
+
+Result<void> CheckRegisters(const Program& program) {
+  if (program.registers.size() > kMaxRegisters) return Corrupt("more than 64 registers");
+  std::set<std::string> names;
+  for (const Register& reg : program.registers) {
+    if (!IsName(reg.name) || !names.insert(reg.name).second)
+      return Corrupt("register name '" + reg.name + "' is malformed or taken");
+    if (reg.max < 1 || reg.max > kMaxRows)
+      return Corrupt("register '" + reg.name + "' has a bound outside 1..2^31");
+  }
+  return {};
+}
+
+Result<void> CheckForm(const Program& program, const Buffer& buffer) {
+  const bool pages = buffer.form == Form::kPages;
+  if (pages != (buffer.kind == BufferKind::kKv)) return Corrupt("pages and kv go together");
+  if (pages && (buffer.heads < 1 || buffer.heads > 4096 || buffer.cols > kMaxHeadDim ||
+                buffer.cols % 2 != 0))
+    return Corrupt("KV heads are not 1..4096 of an even width up to 512");
+  if (!pages && buffer.heads != 0) return Corrupt("only pages have heads");
+  if (buffer.form == Form::kPacked && (buffer.kind != BufferKind::kWeight || buffer.rows.reg >= 0))
+    return Corrupt("a packed buffer is a weight of constant size");
+  if (buffer.dtype == DType::kF16) return Corrupt("f16 is a file type only");
+  if (buffer.kind == BufferKind::kWeight && buffer.rows.reg >= 0)
+    return Corrupt("a weight has a constant size");
+  const bool integers = buffer.dtype == DType::kI32;
+  if (integers && (pages || buffer.form == Form::kPacked)) return Corrupt("integers form rows");
+  if (buffer.kind == BufferKind::kInput && !integers) return Corrupt("inputs are i32");
+  if (buffer.has_bound && (buffer.kind != BufferKind::kInput || !IsDim(program, buffer.bound)))
+    return Corrupt("only inputs have bounds, of a constant or a register");
+  return {};
+}
+
+Result<void> CheckBuffer(const Program& program, const Buffer& buffer) {
+  if (!IsDim(program, buffer.rows)) return Corrupt("rows are neither a register nor 1..2^31");
+  if (buffer.cols < 1 || buffer.cols > kMaxCols) return Corrupt("columns are not in 1..2^31");
+  TRY(CheckForm(program, buffer));
+  // Rows and columns are below 2^31, so a row-major size is below 2^64; heads need the division.
+  const int64_t rows = program.Max(buffer.rows);
+  const int64_t row_bytes_max = kMaxBufferBytes / rows;
+  const int64_t heads = buffer.form == Form::kPages ? buffer.heads : 1;
+  if (buffer.cols * 4 > row_bytes_max / heads || BufferBytes(buffer, rows) > kMaxBufferBytes)
+    return Corrupt("is larger than 2^46 bytes");
+  return {};
+}
+
+Result<void> CheckOperand(const Program& program, const OperandInfo& info, const Operand& operand) {
+  const std::string what = std::string("operand ") + info.name;
+  if (!operand.present()) {
+    if (info.optional && operand == Operand{}) return {};
+    return Corrupt(what + " is missing");
+  }
+  if (operand.buffer < 0 || static_cast<size_t>(operand.buffer) >= program.buffers.size())
+    return Corrupt(what + " names a buffer that is not declared");
+  const Buffer& buffer = program.buffer(operand);
+  if (operand.begin < 0 || operand.cols < 1 || operand.begin > buffer.cols ||
+      operand.cols > buffer.cols - operand.begin)
+    return Corrupt(what + " lies outside buffer '" + buffer.name + "'");
+  if (buffer.form != Form::kRows && operand.cols != buffer.cols)
+    return Corrupt(what + " takes a part of '" + buffer.name + "', which has no parts");
+  if (info.access != Access::kRead &&
+      (buffer.kind == BufferKind::kWeight || buffer.kind == BufferKind::kInput))
+    return Corrupt(what + " writes '" + buffer.name + "', which is constant");
+  return {};
+}
+
+Result<void> CheckInstruction(const Program& program, const Instruction& instruction) {
+  const OpInfo& info = Info(instruction.op);
+  for (size_t i = 0; i < kMaxOperands; ++i) {
+    if (i < info.operands.size()) {
+      TRY(CheckOperand(program, info.operands[i], instruction.operands[i]));
+    } else if (instruction.operands[i] != Operand{}) {
+      return Corrupt("has more operands than its opcode");
+    }
+  }
+  for (size_t i = 0; i < info.attributes.size(); ++i)
+    if (info.attributes[i].type == AttributeType::kEpilogue &&
+        (instruction.attributes[i] < 0 || instruction.attributes[i] >= kEpilogueCount))
+      return Corrupt("epilogue " + std::to_string(instruction.attributes[i]) + " does not exist");
+  return info.check(program, instruction);
+}
+
+}  // namespace
+
+Result<void> Verify(const Program& program) {
+  if (!IsName(program.name)) return Corrupt("the program's name is malformed");
+  if (program.semaphores < 0 || program.semaphores > kMaxSemaphores)
+    return Corrupt("semaphore count is not in 0..4096");
+  TRY(CheckRegisters(program));
+  if (program.buffers.size() > kMaxBuffers) return Corrupt("more than 2^18 buffers");
+  std::set<std::string> names;
+  for (const Buffer& buffer : program.buffers) {
+    if (!IsName(buffer.name) || !names.insert(buffer.name).second)
+      return Corrupt("buffer name '" + buffer.name + "' is malformed or taken");
+    if (const auto checked = CheckBuffer(program, buffer); !checked)
+      return FailAt("buffer '" + buffer.name + "'", checked.error());
+  }
+  for (int s = 0; s < kStreamCount; ++s) {
+    const auto& stream = program.streams[static_cast<size_t>(s)];
+    const std::string name = Name(static_cast<Stream>(s));
+    if (stream.size() > kMaxInstructions) return Corrupt(name + ": more than 2^20 instructions");
+    for (size_t i = 0; i < stream.size(); ++i) {
+      const auto checked = CheckInstruction(program, stream[i]);
+      if (!checked)
+        return FailAt(name + "[" + std::to_string(i) + "] " + Info(stream[i].op).name,
+                      checked.error());
+      if ((stream[i].op == Opcode::kEnd) != (i + 1 == stream.size()))
+        return Corrupt("stream " + name + " does not end with its only 'end'");
+    }
+    if (stream.empty()) return Corrupt("stream " + name + " has no 'end'");
+  }
+  return CheckOrder(program);
+}
+
+}  // namespace millpower::isa
