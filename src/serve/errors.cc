@@ -1,0 +1,96 @@
+#include "serve/errors.h"
+
+namespace millpower::serve {
+namespace {
+
+struct Appearance {
+  int status;
+  const char* type;
+  const char* code;  // nullptr: null
+};
+
+constexpr const char* kInvalid = "invalid_request_error";
+constexpr const char* kServer = "server_error";
+
+// The one place where our error codes become HTTP.
+constexpr Appearance AppearanceOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+      return {400, kInvalid, nullptr};
+    case ErrorCode::kNotFound:
+      return {404, kInvalid, "model_not_found"};
+    case ErrorCode::kUnsupported:
+      return {400, kInvalid, "unsupported_parameter"};
+    case ErrorCode::kOutOfRange:
+      return {400, kInvalid, "context_length_exceeded"};
+    case ErrorCode::kNoCapacity:
+      return {429, "rate_limit_error", "rate_limit_exceeded"};
+    case ErrorCode::kCancelled:
+      return {499, kInvalid, "cancelled"};
+    case ErrorCode::kDeadline:
+      return {504, kServer, "timeout"};
+    case ErrorCode::kUnavailable:
+      return {503, kServer, "service_unavailable"};
+    case ErrorCode::kCorrupt:
+    case ErrorCode::kIo:
+    case ErrorCode::kInternal:
+      return {500, kServer, "internal_error"};
+  }
+  return {500, kServer, "internal_error"};
+}
+
+constexpr Appearance AppearanceOf(HttpFault fault) {
+  switch (fault) {
+    case HttpFault::kMalformed:
+      return {400, kInvalid, "malformed_http"};
+    case HttpFault::kNoSuchPath:
+      return {404, kInvalid, "not_found"};
+    case HttpFault::kMethodNotAllowed:
+      return {405, kInvalid, "method_not_allowed"};
+    case HttpFault::kTimeout:
+      return {408, kInvalid, "request_timeout"};
+    case HttpFault::kBodyTooLarge:
+      return {413, kInvalid, "request_too_large"};
+    case HttpFault::kUnsupportedMedia:
+      return {415, kInvalid, "unsupported_media_type"};
+    case HttpFault::kExpectationFailed:
+      return {417, kInvalid, "expectation_failed"};
+    case HttpFault::kHeaderTooLarge:
+      return {431, kInvalid, "header_too_large"};
+    case HttpFault::kTooManyConnections:
+      return {503, kServer, "too_many_connections"};
+  }
+  return {500, kServer, "internal_error"};
+}
+
+Json MakeJson(const Appearance& appearance, const std::string& message, const std::string& param) {
+  Json error = {{"message", message}, {"type", appearance.type}};
+  error["param"] = param.empty() ? Json() : Json(param);
+  error["code"] = appearance.code ? Json(appearance.code) : Json();
+  return {{"error", std::move(error)}};
+}
+
+HttpResponse MakeResponse(const Appearance& appearance, const std::string& message,
+                          const std::string& param) {
+  HttpResponse response = {.status = appearance.status,
+                           .body = DumpJson(MakeJson(appearance, message, param))};
+  if (appearance.status == 429 || appearance.status == 503)
+    response.headers.emplace_back("retry-after", "1");
+  return response;
+}
+
+}  // namespace
+
+Json ErrorJson(const Error& error) {
+  return MakeJson(AppearanceOf(error.code), error.message, error.param);
+}
+
+HttpResponse ErrorResponse(const Error& error) {
+  return MakeResponse(AppearanceOf(error.code), error.message, error.param);
+}
+
+HttpResponse ErrorResponse(HttpFault fault, const std::string& message) {
+  return MakeResponse(AppearanceOf(fault), message, "");
+}
+
+}  // namespace millpower::serve

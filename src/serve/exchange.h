@@ -1,0 +1,106 @@
+// One HTTP request and the answer being made to it. The connection that read the request sends the
+// bytes; whoever answers (an I/O thread, a worker, an engine's thread) provides them. Knows no
+// sockets, so that everything above it is tested without any.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace millpower::serve {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;  // the target up to '?', not percent-decoded
+  std::string content_type;
+  std::string id;  // x-request-id: the client's if sane (ids.h), else ours
+  std::string body;
+  bool http_1_0 = false;  // no chunked answers; never kept alive
+  bool keep_alive = true;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers = {};  // further ones, lower case
+};
+
+// Thread-safe. An answer is either one Reply, or Stream calls and a Finish.
+class Exchange {
+ public:
+  // A stream whose unsent bytes would exceed `unsent_bytes_max` is given up.
+  Exchange(HttpRequest request, size_t unsent_bytes_max);
+
+  const HttpRequest& request() const { return request_; }
+
+  // ---- For whoever answers.
+
+  // The whole answer. Ignored once there is an answer.
+  void Reply(HttpResponse response);
+
+  // Sends a piece of a server-sent event stream; the first one sends status 200 before it. False:
+  // the client is gone, or reads so slowly that it has been given up. Stop producing then.
+  bool Stream(std::string_view bytes);
+  void Finish();
+
+  // Whether Stream has been called, so that the status can't be changed any more.
+  bool streaming() const;
+  bool gone() const;
+
+  // `callback` is called once, on any thread, when the client goes away before the answer is
+  // complete; at once if it has. It must not call this exchange's OnGone.
+  void OnGone(std::function<void()> callback);
+
+  // For the log line and the metrics: what the request is called there ("chat"), and its tokens.
+  void SetRoute(const char* route) { route_ = route; }
+  void CountTokens(int64_t prompt_count, int64_t completion_count);
+
+  // ---- For the connection.
+
+  struct Output {
+    std::string bytes;      // head and framing included
+    bool complete = false;  // nothing follows
+  };
+  // Takes what is there to send now.
+  Output Take();
+  // `wake` is called, on any thread, when Take has something new.
+  void OnOutput(std::function<void()> wake);
+  // The client went away, or could not be written to.
+  void Abandon();
+
+  // ---- For the observer, after the answer.
+
+  struct Summary {
+    const char* route;
+    int status;  // 0: none was given before the client went away
+    int64_t prompt_tokens, completion_tokens;
+    bool gone;
+  };
+  Summary summary() const;
+
+ private:
+  std::string Head(int status, std::string_view content_type) const;
+  void WakeUnlocked(std::unique_lock<std::mutex>& lock);
+
+  const HttpRequest request_;
+  const size_t unsent_bytes_max_;
+  const char* route_ = "other";
+
+  mutable std::mutex mutex_;
+  std::string unsent_;
+  int status_ = 0;
+  bool streaming_ = false;
+  bool complete_ = false;  // the answerer is done
+  bool gone_ = false;
+  int64_t prompt_tokens_ = 0;
+  int64_t completion_tokens_ = 0;
+  std::function<void()> wake_;
+  std::function<void()> on_gone_;
+};
+
+}  // namespace millpower::serve
