@@ -23,6 +23,7 @@ struct Avx2 {
   };
   // Accumulators of a register tile: 6 pairs, with a pair of weights and one of x, fill 15 of 16.
   static constexpr int kTileVectors = 6;
+  static constexpr int64_t kTileRows = 6;  // the most rows of a tile
 
   MP_INLINE Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   MP_INLINE Float Set1(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }

@@ -17,6 +17,7 @@ struct Avx512 {
   using Mask = __mmask16;
   // Accumulators of a register tile: with 4 weight vectors and one of x they leave 3 of 32 free.
   static constexpr int kTileVectors = 24;
+  static constexpr int64_t kTileRows = 8;  // the most rows of a tile
 
   MP_INLINE Float Zero() { return _mm512_setzero_ps(); }
   MP_INLINE Float Set1(float value) { return _mm512_set1_ps(value); }

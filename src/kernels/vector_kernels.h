@@ -7,11 +7,11 @@
 // everything here is in an anonymous namespace and the standard library's functions stay out; the
 // test kernels_symbols holds the object files to that.
 //
-// V provides (see avx512.cc): Float, Mask, kTileVectors; Zero, Set1, Load, Store, MaskedLoad (0 in
-// the other lanes), MaskedStore, FirstLanes; Fma(a, b, c) = a * b + c, Add, Sub, Mul, Div, Max(a,
-// b) (b where a is NaN), Negate; LessThan, Equal, Select(mask, yes, no), AnyLane; WidenEven and
-// WidenOdd of a line of bf16 pairs; LoadBf16 and MaskedLoadBf16 of 16 consecutive bf16;
-// ShiftExponent(p, n) = p * 2^n with n as the low bits of kRoundMagic + n.
+// V provides (see avx512.cc): Float, Mask, kTileRows, kTileVectors; Zero, Set1, Load, Store,
+// MaskedLoad (0 in the other lanes), MaskedStore, FirstLanes; Fma(a, b, c) = a * b + c, Add, Sub,
+// Mul, Div, Max(a, b) (b where a is NaN), Negate; LessThan, Equal, Select(mask, yes, no), AnyLane;
+// WidenEven and WidenOdd of a line of bf16 pairs; LoadBf16 and MaskedLoadBf16 of 16 consecutive
+// bf16; ShiftExponent(p, n) = p * 2^n with n as the low bits of kRoundMagic + n.
 #pragma once
 
 #include <cstddef>
@@ -76,23 +76,22 @@ template <class V>
 
 // ---- Dot products: matrix multiply, and the scores of attention ----
 
-// How many bytes ahead of the loads a weight stream is prefetched: 16 lines, which at memory speed
-// is about the latency of one access.
-constexpr int64_t kPrefetchBytes = 1024;
-
-// Blocks that a register tile of kRows rows takes at once: the accumulators fill kTileVectors.
-template <class V, int kRows>
-constexpr int TileBlocks() {
-  int blocks = 8;
-  while (kRows * blocks > V::kTileVectors) blocks /= 2;
-  return blocks;
+// Vectors that a register tile of kRows rows takes at once, at most kMax: its accumulators fill
+// kTileVectors. For weights 4 is best at one row already: more streams only strain the prefetchers.
+template <class V, int kRows, int kMax>
+constexpr int TileVectors() {
+  int vectors = kMax;
+  while (kRows * vectors > V::kTileVectors) vectors /= 2;
+  return vectors;
 }
 
 // out[r * out_stride + b * 16 + lane] = the fma chain over k of x[r * x_stride + k] * block b's
-// lane. Each bf16 line is widened once and used by all rows of the tile.
+// lane. Each bf16 line is widened once and used by all rows of the tile. With each line of block b,
+// the same line of ahead[b] is prefetched.
 template <class V, DType kType, int kRows, int kBlocks>
 [[gnu::noinline]] void DotTile(const float* x, int64_t x_stride, int64_t k,
-                               const std::byte* const* blocks, float* out, int64_t out_stride) {
+                               const std::byte* const* blocks, const std::byte* const* ahead,
+                               float* out, int64_t out_stride) {
   using Float = typename V::Float;
   Float acc[kRows][kBlocks];
 #pragma GCC unroll 8
@@ -103,6 +102,9 @@ template <class V, DType kType, int kRows, int kBlocks>
   const std::byte* w[kBlocks];
 #pragma GCC unroll 8
   for (int b = 0; b < kBlocks; ++b) w[b] = blocks[b];
+  const std::byte* next[kBlocks];
+#pragma GCC unroll 8
+  for (int b = 0; b < kBlocks; ++b) next[b] = ahead[b];
 
   const auto step = [&](int64_t at, const Float* line) __attribute__((always_inline)) {
 #pragma GCC unroll 8
@@ -121,14 +123,14 @@ template <class V, DType kType, int kRows, int kBlocks>
     if constexpr (kType == DType::kF32) {
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) {
-        __builtin_prefetch(w[b] + offset + kPrefetchBytes);
+        __builtin_prefetch(next[b] + offset);
         line[b] = V::Load(reinterpret_cast<const float*>(w[b] + offset));
       }
       step(i, line);
     } else {
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) {
-        __builtin_prefetch(w[b] + offset + kPrefetchBytes);
+        __builtin_prefetch(next[b] + offset);
         line[b] = V::WidenEven(w[b] + offset);
       }
       step(2 * i, line);
@@ -153,38 +155,33 @@ template <class V, DType kType, int kRows, int kBlocks>
 // DotTile over any number of blocks.
 template <class V, DType kType, int kRows, int kBlocks>
 void DotBlocks(const float* x, int64_t x_stride, int64_t k, const std::byte* const* blocks,
-               int64_t block_count, float* out, int64_t out_stride) {
+               const std::byte* const* ahead, int64_t block_count, float* out, int64_t out_stride) {
   int64_t b = 0;
   for (; b + kBlocks <= block_count; b += kBlocks)
-    DotTile<V, kType, kRows, kBlocks>(x, x_stride, k, blocks + b, out + b * kLanes, out_stride);
+    DotTile<V, kType, kRows, kBlocks>(x, x_stride, k, blocks + b, ahead + b, out + b * kLanes,
+                                      out_stride);
   if constexpr (kBlocks > 1)
-    DotBlocks<V, kType, kRows, kBlocks / 2>(x, x_stride, k, blocks + b, block_count - b,
+    DotBlocks<V, kType, kRows, kBlocks / 2>(x, x_stride, k, blocks + b, ahead + b, block_count - b,
                                             out + b * kLanes, out_stride);
 }
 
-constexpr int64_t kTileRows = 6;  // the most rows of a register tile
+// work<rows>(), for 1 <= rows <= V::kTileRows known only now.
+template <class V, int kRows = 1, class Work>
+[[gnu::always_inline]] inline void WithRows(int64_t rows, const Work& work) {
+  if constexpr (kRows < V::kTileRows) {
+    if (rows != kRows) return WithRows<V, kRows + 1>(rows, work);
+  }
+  work.template operator()<kRows>();
+}
 
 template <class V, DType kType>
 void DotRows(int64_t rows, const float* x, int64_t x_stride, int64_t k,
-             const std::byte* const* blocks, int64_t block_count, float* out, int64_t out_stride) {
-  const auto dot = [&]<int kRows>() {
-    DotBlocks<V, kType, kRows, TileBlocks<V, kRows>()>(x, x_stride, k, blocks, block_count, out,
-                                                       out_stride);
-  };
-  switch (rows) {
-    case 1:
-      return dot.template operator()<1>();
-    case 2:
-      return dot.template operator()<2>();
-    case 3:
-      return dot.template operator()<3>();
-    case 4:
-      return dot.template operator()<4>();
-    case 5:
-      return dot.template operator()<5>();
-    default:
-      return dot.template operator()<6>();
-  }
+             const std::byte* const* blocks, const std::byte* const* ahead, int64_t block_count,
+             float* out, int64_t out_stride) {
+  WithRows<V>(rows, [&]<int kRows>() {
+    DotBlocks<V, kType, kRows, TileVectors<V, kRows, 4>()>(x, x_stride, k, blocks, ahead,
+                                                           block_count, out, out_stride);
+  });
 }
 
 // Rows [TileBegin(t), TileBegin(t + 1)) of `rows` are tile t of `tiles`: nearly equal tiles, since
@@ -220,38 +217,51 @@ template <class V>
 // cache while the other rows pass: 4 blocks of k = 3072 in bf16 are 4 * 3072 * 32 = 393 KB.
 template <class V>
 void MatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
-  constexpr int64_t kMaxPanel = 8;
-  const int64_t tiles = (args.rows + kTileRows - 1) / kTileRows;
-  const int64_t panel = args.rows <= 3 ? kMaxPanel : 4;
+  constexpr int64_t kPanel = 4;
+  // Ahead by more than a memory access takes: with few rows 4 streams of 32 lines at a line in 6
+  // cycles are 768 cycles; with more, a tile has fewer streams.
+  const int64_t prefetch_bytes = args.rows <= 2 ? 2048 : 4096;
+  const int64_t tiles = (args.rows + V::kTileRows - 1) / V::kTileRows;
   const int64_t block_bytes = isa::PackedLines(args.k, args.weight_type) * isa::kLineBytes;
-  for (int64_t block = block_begin; block < block_end; block += panel) {
-    const int64_t count = Min(panel, block_end - block);
-    const std::byte* blocks[kMaxPanel];
-    for (int64_t b = 0; b < count; ++b) blocks[b] = args.w + (block + b) * block_bytes;
+  for (int64_t block = block_begin; block < block_end; block += kPanel) {
+    const int64_t count = Min(kPanel, block_end - block);
+    const std::byte* blocks[kPanel];
+    const std::byte* ahead[kPanel];
+    for (int64_t b = 0; b < count; ++b) {
+      blocks[b] = args.w + (block + b) * block_bytes;
+      ahead[b] = blocks[b] + prefetch_bytes;
+    }
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t row = TileBegin(args.rows, tiles, t);
       const int64_t rows = TileBegin(args.rows, tiles, t + 1) - row;
-      alignas(64) float acc[kTileRows * kMaxPanel * kLanes];
+      alignas(64) float acc[V::kTileRows * kPanel * kLanes];
       const float* x = args.x + row * args.x_stride;
       if (args.weight_type == DType::kF32)
-        DotRows<V, DType::kF32>(rows, x, args.x_stride, args.k, blocks, count, acc,
-                                kMaxPanel * kLanes);
+        DotRows<V, DType::kF32>(rows, x, args.x_stride, args.k, blocks, ahead, count, acc,
+                                kPanel * kLanes);
       else
-        DotRows<V, DType::kBf16>(rows, x, args.x_stride, args.k, blocks, count, acc,
-                                 kMaxPanel * kLanes);
+        DotRows<V, DType::kBf16>(rows, x, args.x_stride, args.k, blocks, ahead, count, acc,
+                                 kPanel * kLanes);
       for (int64_t r = 0; r < rows; ++r)
-        FinishBlocks<V>(args, row + r, block, count, acc + r * kMaxPanel * kLanes);
+        FinishBlocks<V>(args, row + r, block, count, acc + r * kPanel * kLanes);
     }
   }
 }
 
 // ---- Attention ----
 
+// What is prefetched while a page is used: the pages of K that the next register tile takes, and
+// V two pages on (8 KB at head_dim 128 in bf16), as long again as a memory access takes.
+constexpr int64_t kKPagesAhead = 4;
+constexpr int64_t kVPagesAhead = 2;
+
 // out[r * head_dim + c * 16 + lane] continues its fma chain over positions [begin, end) of one
-// segment: e[r * segment + p] * V[p][channel]. `v` are the segment's pages at the first channel.
+// segment: e[r * segment + p] * V[p][channel]. v[page] + offset_bytes is the first channel of the
+// page's first position; kVPagesAhead pages beyond are prefetched.
 template <class V, DType kType, int kRows, int kVectors, bool kMasked>
-[[gnu::noinline]] void WeighTile(const float* e, const std::byte* const* v, int64_t begin,
-                                 int64_t end, int64_t head_dim, typename V::Mask mask, float* out) {
+[[gnu::noinline]] void WeighTile(const float* e, const std::byte* const* v, int64_t offset_bytes,
+                                 int64_t begin, int64_t end, int64_t head_dim,
+                                 typename V::Mask mask, float* out) {
   using Float = typename V::Float;
   static_assert(!kMasked || kVectors == 1);
   Float acc[kRows][kVectors];
@@ -267,8 +277,13 @@ template <class V, DType kType, int kRows, int kVectors, bool kMasked>
   for (int64_t p = begin; p < end;) {
     const int64_t slot = p % isa::kPagePositions;
     const int64_t page_end = Min(end, p - slot + isa::kPagePositions);
-    const std::byte* at = v[p / isa::kPagePositions] + slot * row_bytes;
-    for (; p < page_end; ++p, at += row_bytes) {
+    const int64_t page = p / isa::kPagePositions;
+    const std::byte* at = v[page] + offset_bytes + slot * row_bytes;
+    const std::byte* ahead = v[page + kVPagesAhead] + offset_bytes + slot * row_bytes;
+    for (; p < page_end; ++p, at += row_bytes, ahead += row_bytes) {
+      constexpr int kBytes = kVectors * kLanes * SizeBytes(kType);
+#pragma GCC unroll 8
+      for (int line = 0; line < kBytes; line += isa::kLineBytes) __builtin_prefetch(ahead + line);
       Float value[kVectors];
 #pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) {
@@ -305,22 +320,14 @@ template <class V, DType kType, int kRows, int kVectors, bool kMasked>
 template <class V, DType kType, int kRows, int kVectors>
 void WeighChannels(const float* e, const std::byte* const* v, int64_t begin, int64_t end,
                    int64_t head_dim, int64_t channel, float* out) {
-  constexpr int64_t kPages = isa::kAttentionSegment / isa::kPagePositions;
-  const std::byte* at[kPages];
-  const auto locate = [&] {
-    for (int64_t page = begin / isa::kPagePositions; page * isa::kPagePositions < end; ++page)
-      at[page] = v[page] + channel * SizeBytes(kType);
-  };
-  for (; channel + kVectors * kLanes <= head_dim; channel += kVectors * kLanes) {
-    locate();
-    WeighTile<V, kType, kRows, kVectors, false>(e, at, begin, end, head_dim, V::FirstLanes(kLanes),
-                                                out + channel);
-  }
+  constexpr int64_t kVectorChannels = kVectors * kLanes;
+  for (; channel + kVectorChannels <= head_dim; channel += kVectorChannels)
+    WeighTile<V, kType, kRows, kVectors, false>(e, v, channel * SizeBytes(kType), begin, end,
+                                                head_dim, V::FirstLanes(kLanes), out + channel);
   if constexpr (kVectors > 1) {
     WeighChannels<V, kType, kRows, kVectors / 2>(e, v, begin, end, head_dim, channel, out);
   } else if (channel < head_dim) {
-    locate();
-    WeighTile<V, kType, kRows, 1, true>(e, at, begin, end, head_dim,
+    WeighTile<V, kType, kRows, 1, true>(e, v, channel * SizeBytes(kType), begin, end, head_dim,
                                         V::FirstLanes(head_dim - channel), out + channel);
   }
 }
@@ -328,23 +335,9 @@ void WeighChannels(const float* e, const std::byte* const* v, int64_t begin, int
 template <class V, DType kType>
 void WeighRows(int64_t rows, const float* e, const std::byte* const* v, int64_t begin, int64_t end,
                int64_t head_dim, float* out) {
-  const auto weigh = [&]<int kRows>() {
-    WeighChannels<V, kType, kRows, TileBlocks<V, kRows>()>(e, v, begin, end, head_dim, 0, out);
-  };
-  switch (rows) {
-    case 1:
-      return weigh.template operator()<1>();
-    case 2:
-      return weigh.template operator()<2>();
-    case 3:
-      return weigh.template operator()<3>();
-    case 4:
-      return weigh.template operator()<4>();
-    case 5:
-      return weigh.template operator()<5>();
-    default:
-      return weigh.template operator()<6>();
-  }
+  WithRows<V>(rows, [&]<int kRows>() {
+    WeighChannels<V, kType, kRows, TileVectors<V, kRows, 8>()>(e, v, begin, end, head_dim, 0, out);
+  });
 }
 
 // Turns the first `count` scores s of a segment into e = Exp(s * scale - max) in place.
@@ -404,22 +397,23 @@ void AttendTile(const AttentionArgs& args, int64_t query_begin, int64_t count) {
     visible[i] = args.first_position + row + 1;
   }
 
-  const int64_t tiles = (count + kTileRows - 1) / kTileRows;
+  const int64_t tiles = (count + V::kTileRows - 1) / V::kTileRows;
   for (int64_t begin = 0; begin < last_visible; begin += kSegment) {
     const int64_t seen_by_last = Min(kSegment, last_visible - begin);
     const int64_t pages = (seen_by_last + isa::kPagePositions - 1) / isa::kPagePositions;
-    const std::byte* k[kPages];
-    const std::byte* v[kPages];
-    for (int64_t page = 0; page < pages; ++page) {
-      k[page] = args.kv + args.pages[begin / isa::kPagePositions + page] * args.page_bytes +
-                args.head_offset_bytes;
-      v[page] = k[page] + isa::VOffset(0, 0, head_dim, kType);
+    const std::byte* k[kPages + kKPagesAhead];
+    const std::byte* v[kPages + kKPagesAhead];
+    const int64_t last_page = (last_visible - 1) / isa::kPagePositions;
+    for (int64_t i = 0; i < pages + kKPagesAhead; ++i) {
+      const int64_t page = args.pages[Min(begin / isa::kPagePositions + i, last_page)];
+      k[i] = args.kv + page * args.page_bytes + args.head_offset_bytes;
+      v[i] = k[i] + isa::VOffset(0, 0, head_dim, kType);
     }
 
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t i = TileBegin(count, tiles, t);
       DotRows<V, kType>(TileBegin(count, tiles, t + 1) - i, q + i * head_dim, head_dim, head_dim, k,
-                        pages, scores + i * kSegment, kSegment);
+                        k + kKPagesAhead, pages, scores + i * kSegment, kSegment);
     }
 
     float segment_max[kTileQueries];
