@@ -54,16 +54,16 @@ inline constexpr int kFormCount = 3;
 const char* Name(Form form);
 
 struct Buffer {
-  std::string name;  // unique; letters, digits, '_', '.', '-'
+  std::string name{};  // unique; letters, digits, '_', '.', '-'
   BufferKind kind = BufferKind::kScratch;
   Form form = Form::kRows;
   DType dtype = DType::kF32;
-  Dim rows;
+  Dim rows{};
   int64_t cols = 0;
   int64_t heads = 0;  // kPages only
   // Of an input of indices: the host's values are checked to lie in [0, bound) at every launch.
   bool has_bound = false;
-  Dim bound;
+  Dim bound{};
   bool operator==(const Buffer&) const = default;
 };
 
