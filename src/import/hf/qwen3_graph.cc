@@ -1,0 +1,225 @@
+#include "import/hf/qwen3_graph.h"
+
+#include <cmath>
+#include <string>
+
+#include "base/check.h"
+
+namespace millpower::import {
+namespace {
+
+using ir::Constant;
+using ir::Op;
+using ir::Symbol;
+using ir::ValueId;
+
+constexpr int64_t kMaxOption = 1 << 20;
+constexpr size_t kProblemsNamed = 4;
+
+Result<void> CheckOptions(const GraphOptions& options) {
+  for (const int64_t option :
+       {options.max_rows, options.max_seqs, options.max_picked, options.max_pages,
+        options.page_positions, options.sample_param_words, options.sample_record_words})
+    if (option < 1 || option > kMaxOption)
+      return Fail(ErrorCode::kInvalidArgument, "a graph option is " + std::to_string(option) +
+                                                   ", not in 1 to " + std::to_string(kMaxOption));
+  return {};
+}
+
+std::string ToString(const std::vector<int64_t>& shape) {
+  ir::Shape dims;
+  for (const int64_t size : shape) dims.push_back(Constant(size));
+  return ir::ToString(dims);
+}
+
+class Qwen3Builder {
+ public:
+  Qwen3Builder(const Qwen3Config& config, const GraphOptions& options,
+               const ir::WeightSource* weights)
+      : config_(config), options_(options), weights_(weights) {}
+
+  Result<ir::Graph> Build() {
+    graph_.name = "qwen3";
+    DeclareInputs();
+    const ValueId embedding =
+        Weight("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
+    ValueId h = Add(Op::kEmbedding, "embedding", {embedding, tokens_});
+    rope_ = RopeTable();
+    for (int64_t layer = 0; layer < config_.layers; ++layer) h = Layer(h, layer);
+
+    // Only rows whose next token is wanted go on.
+    const ValueId last = Add(Op::kSelectRows, "last", {h, picked_rows_});
+    const ValueId normed = RmsNorm("last.norm", last, "model.norm.weight", config_.hidden_size);
+    const ValueId head = config_.tie_word_embeddings
+                             ? embedding
+                             : Weight("lm_head.weight", {config_.vocab_size, config_.hidden_size});
+    const ValueId logits = Add(Op::kLinear, "logits", {normed, head});
+    graph_.AddOutput(logits);
+    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_},
+                         {{"record_words", options_.sample_record_words}}));
+    if (problem_count_ > 0)
+      return Fail(ErrorCode::kCorrupt,
+                  std::to_string(problem_count_) + " tensors are not as config.json has them: " +
+                      problems_ + (problem_count_ > kProblemsNamed ? ", ..." : ""));
+    AddFacts();
+    TRY(ir::Verify(graph_));
+    return std::move(graph_);
+  }
+
+ private:
+  void DeclareInputs() {
+    const int64_t pages_per_seq =
+        (config_.max_positions + options_.page_positions - 1) / options_.page_positions;
+    graph_.AddSymbol("rows", options_.max_rows);
+    graph_.AddSymbol("seqs", options_.max_seqs);
+    graph_.AddSymbol("picked", options_.max_picked);
+    graph_.AddSymbol("page_entries", options_.max_seqs * pages_per_seq);
+    graph_.AddSymbol("pages", options_.max_pages);
+    const auto input = [this](const char* name, ir::Shape shape,
+                              std::optional<ir::Dim> bound = std::nullopt) {
+      return graph_.AddInput(name, DType::kI32, std::move(shape), std::move(bound));
+    };
+    tokens_ = input("tokens", {Symbol("rows")}, Constant(config_.vocab_size));
+    positions_ = input("positions", {Symbol("rows")});
+    sequences_ = input("sequences", {Symbol("seqs"), Constant(4)});
+    pages_ = input("pages", {Symbol("page_entries")}, Symbol("pages"));
+    picked_rows_ = input("picked_rows", {Symbol("picked")}, Symbol("rows"));
+    sampling_ = input("sampling", {Symbol("picked"), Constant(options_.sample_param_words)});
+  }
+
+  void AddFacts() {
+    graph_.facts = {{"vocab_size", config_.vocab_size}, {"max_positions", config_.max_positions},
+                    {"hidden", config_.hidden_size},    {"layers", config_.layers},
+                    {"heads", config_.heads},           {"kv_heads", config_.kv_heads},
+                    {"head_dim", config_.head_dim},     {"parameters", parameters_}};
+  }
+
+  ValueId RopeTable() {
+    const std::vector<float> inv_freq = InverseFrequencies(config_.rope, config_.head_dim);
+    const double scale = config_.rope.yarn ? config_.rope.yarn->attention_factor : 1.0;
+    const ValueId frequencies =
+        graph_.AddWeight("rope.inv_freq", DType::kF32, {Constant(config_.head_dim / 2)}, inv_freq);
+    return Add(Op::kRopeTable, "rope.table", {positions_, frequencies}, {{"scale", scale}});
+  }
+
+  // h + attention(norm(h)), then that + mlp(norm(that)).
+  ValueId Layer(ValueId h, int64_t layer) {
+    const std::string node = "layers." + std::to_string(layer) + ".";
+    const std::string weight = "model." + node;
+    const ValueId attn_in =
+        RmsNorm(node + "attn_norm", h, weight + "input_layernorm.weight", config_.hidden_size);
+    const ValueId mid = Add(Op::kAdd, node + "attn_add", {h, Attention(attn_in, layer)});
+    const ValueId mlp_in = RmsNorm(node + "mlp_norm", mid,
+                                   weight + "post_attention_layernorm.weight", config_.hidden_size);
+    return Add(Op::kAdd, node + "mlp_add", {mid, Mlp(mlp_in, node, weight + "mlp.")});
+  }
+
+  ValueId Attention(ValueId x, int64_t layer) {
+    const std::string node = "layers." + std::to_string(layer) + ".";
+    const std::string weight = "model." + node + "self_attn.";
+    const int64_t hidden = config_.hidden_size;
+    const int64_t q_dim = config_.heads * config_.head_dim;
+    const int64_t kv_dim = config_.kv_heads * config_.head_dim;
+    const auto linear = [&](const std::string& name, ValueId input, const std::string& projection,
+                            int64_t n, int64_t k) {
+      const ValueId w = Weight(weight + projection + ".weight", {n, k});
+      const ValueId bias =
+          config_.attention_bias ? Weight(weight + projection + ".bias", {n}) : ir::kNoValue;
+      return Add(Op::kLinear, node + name, {input, w, bias});
+    };
+    // Each head is normalised by itself, then rotated.
+    const auto rotated = [&](const std::string& name, ValueId input, int64_t heads) {
+      const ValueId normed =
+          RmsNorm(node + name + "_norm", input, weight + name + "_norm.weight", config_.head_dim);
+      return Add(Op::kRope, node + name + "_rope", {normed, rope_}, {{"heads", heads}});
+    };
+    const ValueId q = linear("q", x, "q_proj", q_dim, hidden);
+    const ValueId k = linear("k", x, "k_proj", kv_dim, hidden);
+    const ValueId v = linear("v", x, "v_proj", kv_dim, hidden);
+    const ValueId q_rotated = rotated("q", q, config_.heads);
+    const ValueId k_rotated = rotated("k", k, config_.kv_heads);
+    const ValueId mixed =
+        Add(Op::kAttention, node + "attn", {q_rotated, k_rotated, v, sequences_, pages_},
+            {{"layer", layer},
+             {"heads", config_.heads},
+             {"kv_heads", config_.kv_heads},
+             {"head_dim", config_.head_dim},
+             {"scale", 1.0 / std::sqrt(static_cast<double>(config_.head_dim))}});
+    return linear("o", mixed, "o_proj", hidden, q_dim);
+  }
+
+  // down(silu(gate(x)) * up(x))
+  ValueId Mlp(ValueId x, const std::string& node, const std::string& weight) {
+    const int64_t hidden = config_.hidden_size;
+    const int64_t inner = config_.intermediate_size;
+    const ValueId gate =
+        Add(Op::kLinear, node + "gate", {x, Weight(weight + "gate_proj.weight", {inner, hidden})});
+    const ValueId up =
+        Add(Op::kLinear, node + "up", {x, Weight(weight + "up_proj.weight", {inner, hidden})});
+    const ValueId activated = Add(Op::kSilu, node + "silu", {gate});
+    const ValueId product = Add(Op::kMul, node + "gated", {activated, up});
+    return Add(Op::kLinear, node + "down",
+               {product, Weight(weight + "down_proj.weight", {hidden, inner})});
+  }
+
+  ValueId RmsNorm(const std::string& name, ValueId x, const std::string& weight, int64_t group) {
+    return Add(Op::kRmsNorm, name, {x, Weight(weight, {group})},
+               {{"group", group}, {"epsilon", config_.rms_norm_epsilon}});
+  }
+
+  // A validated config gives nodes that fit.
+  ValueId Add(Op op, const std::string& name, std::vector<ValueId> inputs,
+              ir::Attributes attributes = {}) {
+    const auto added = graph_.AddNode(op, name, std::move(inputs), std::move(attributes));
+    CHECK(added) << added.error().message;
+    return *added;
+  }
+
+  ValueId Weight(const std::string& name, const std::vector<int64_t>& shape) {
+    DType dtype = config_.dtype;
+    if (weights_ != nullptr) {
+      const auto tensor = weights_->Find(name);
+      if (!tensor) {
+        NoteProblem(tensor.error().message);
+      } else if (tensor->shape != shape) {
+        NoteProblem("'" + name + "' is " + ToString(tensor->shape) + ", not " + ToString(shape));
+      } else {
+        dtype = tensor->dtype;
+      }
+    }
+    ir::Shape dims;
+    int64_t count = 1;
+    for (const int64_t size : shape) {
+      dims.push_back(Constant(size));
+      count *= size;
+    }
+    parameters_ += count;
+    return graph_.AddWeight(name, dtype, std::move(dims));
+  }
+
+  void NoteProblem(const std::string& problem) {
+    if (++problem_count_ <= kProblemsNamed) problems_ += (problems_.empty() ? "" : ", ") + problem;
+  }
+
+  const Qwen3Config& config_;
+  const GraphOptions& options_;
+  const ir::WeightSource* weights_;
+  ir::Graph graph_;
+  ValueId tokens_ = ir::kNoValue, positions_ = ir::kNoValue, sequences_ = ir::kNoValue;
+  ValueId pages_ = ir::kNoValue, picked_rows_ = ir::kNoValue, sampling_ = ir::kNoValue;
+  ValueId rope_ = ir::kNoValue;
+  int64_t parameters_ = 0;
+  size_t problem_count_ = 0;
+  std::string problems_;
+};
+
+}  // namespace
+
+Result<ir::Graph> BuildQwen3Graph(const Qwen3Config& config, const GraphOptions& options,
+                                  const ir::WeightSource* weights) {
+  TRY(Validate(config));
+  TRY(CheckOptions(options));
+  return Qwen3Builder(config, options, weights).Build();
+}
+
+}  // namespace millpower::import

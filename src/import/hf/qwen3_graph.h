@@ -1,0 +1,40 @@
+// The Qwen3 language model as a graph, in the straight form of its definition: no operator is
+// fused, the compiler does that. Weights have the names of their Hugging Face tensors.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "import/hf/config.h"
+#include "ir/graph.h"
+#include "ir/weights.h"
+
+namespace millpower::import {
+
+// The most that one launch takes: the bounds of the graph's symbols.
+struct GraphOptions {
+  int64_t max_rows = 512;           // "rows": tokens of one launch, of all sequences together
+  int64_t max_seqs = 64;            // "seqs"
+  int64_t max_picked = 64;          // "picked": rows whose next token is wanted
+  int64_t max_pages = 1 << 20;      // "pages": of the KV cache
+  int64_t page_positions = 16;      // positions of one page; as isa/layout.h
+  int64_t sample_param_words = 12;  // of a row of "sampling" and of "sampled"; as isa/sampling.h
+  int64_t sample_record_words = 44;
+};
+
+// Inputs, all i32:
+//   tokens [rows] < vocab, positions [rows]
+//   sequences [seqs, 4], pages [page_entries] < pages   as the chip's attention takes them
+//   picked_rows [picked] < rows, sampling [picked, 12]
+// Outputs: logits [picked, vocab] f32, sampled [picked, 44] i32.
+// Facts: vocab_size, max_positions, hidden, layers, heads, kv_heads, head_dim, and parameters, the
+// number of values in all weights (a tied head is not counted again).
+//
+// With `weights`, every weight takes the type it has in its file; without, the config's.
+// Errors: those of Validate; kInvalidArgument (an option below 1 or above 2^20); kCorrupt when
+// tensors are missing from `weights`, have another shape, or a type that we do not read: it counts
+// them all and names the first few.
+Result<ir::Graph> BuildQwen3Graph(const Qwen3Config& config, const GraphOptions& options = {},
+                                  const ir::WeightSource* weights = nullptr);
+
+}  // namespace millpower::import

@@ -1,0 +1,78 @@
+// Model folders for tests, written and removed again.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "base/json.h"
+#include "import/hf/qwen3_graph.h"
+
+namespace millpower::import {
+
+class TestFolder {
+ public:
+  TestFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "import_test.XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TestFolder() { std::filesystem::remove_all(path_); }
+  TestFolder(const TestFolder&) = delete;
+  TestFolder& operator=(const TestFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  void Write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name, std::ios::binary) << text;
+  }
+  void Remove(const std::string& name) const { std::filesystem::remove(path_ / name); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// A safetensors file of any header, sound or not.
+inline std::string SafetensorsFile(const std::string& header, size_t data_bytes) {
+  std::string file;
+  for (int i = 0; i < 8; ++i) file += static_cast<char>((uint64_t{header.size()} >> (8 * i)) & 255);
+  return file + header + std::string(data_bytes, '\0');
+}
+
+// A sound one, of the given tensors, all BF16 zeros.
+inline std::string SafetensorsFile(const std::map<std::string, std::vector<int64_t>>& tensors) {
+  Json header = Json::object();
+  int64_t end = 0;
+  for (const auto& [name, shape] : tensors) {
+    const int64_t begin = end;
+    int64_t bytes = 2;
+    for (const int64_t dim : shape) bytes *= dim;
+    end += bytes;
+    header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {begin, end}}};
+  }
+  return SafetensorsFile(DumpJson(header), static_cast<size_t>(end));
+}
+
+// The tensors that a model's folder has to have.
+inline std::map<std::string, std::vector<int64_t>> TensorsOf(const ir::Graph& graph) {
+  std::map<std::string, std::vector<int64_t>> tensors;
+  for (const ir::Value& value : graph.values()) {
+    if (value.kind != ir::ValueKind::kWeight || !value.values.empty()) continue;
+    for (const ir::Dim& dim : value.shape) tensors[value.name].push_back(dim.size);
+  }
+  return tensors;
+}
+
+// config.json of a small model, to be varied.
+inline Json SmallConfig() {
+  return Json::parse(R"({
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 96,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu", "max_position_embeddings": 640,
+    "rms_norm_eps": 1e-06, "rope_theta": 1000000, "rope_scaling": null, "attention_bias": false,
+    "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_sliding_window": false,
+    "sliding_window": null, "eos_token_id": 7, "transformers_version": "4.51.0"})");
+}
+
+}  // namespace millpower::import
