@@ -21,9 +21,10 @@ struct Avx2 {
     __m256i lo;
     __m256i hi;
   };
-  // Accumulators of a register tile: 6 pairs, with a pair of weights and one of x, fill 15 of 16.
+  // Accumulators of a register tile, in pairs: 3 rows of 2 blocks, or 5 rows of one, leave 4 or 6
+  // of the 16 registers for weights and x. 6 rows would fit, but g++ 12 then spills four of them.
   static constexpr int kTileVectors = 6;
-  static constexpr int64_t kTileRows = 6;  // the most rows of a tile
+  static constexpr int64_t kTileRows = 5;  // the most rows of a tile
 
   MP_INLINE Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   MP_INLINE Float Set1(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
