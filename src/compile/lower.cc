@@ -117,20 +117,17 @@ class Lowering {
   }
 
   // Gate and up as one weight, 16 channels of each in turn, so that one block of registers holds
-  // both sides of a product.
-  Result<int32_t> GatedWeight(ValueId gate, ValueId up) {
+  // both sides of a product. Channels that fill up the last 16 are zeros.
+  int32_t GatedWeight(ValueId gate, ValueId up) {
     const ir::Value& a = graph_.value(gate);
     const ir::Value& b = graph_.value(up);
-    if (a.shape[0].size % isa::kLanes != 0)
-      return Unsupported("'" + a.name + "' has " + std::to_string(a.shape[0].size) +
-                         " output channels; a gated layer needs a multiple of 16");
     const std::string name = a.name + ".gated";
     packing_[name] = {PackRule::Kind::kInterleave, {a.name, b.name}, {}};
     return AddBuffer({.name = name,
                       .kind = isa::BufferKind::kWeight,
                       .form = isa::Form::kPacked,
                       .dtype = PackedType(a.dtype == b.dtype ? a.dtype : DType::kF32),
-                      .rows = {-1, 2 * a.shape[0].size},
+                      .rows = {-1, 2 * isa::PackedBlocks(a.shape[0].size) * isa::kLanes},
                       .cols = a.shape[1].size});
   }
 
@@ -223,8 +220,11 @@ class Lowering {
       case Op::kLinear:
         return LowerLinear(node);
       case Op::kGatedLinear: {
-        TRY_ASSIGN(const int32_t weight, GatedWeight(in[1], in[2]));
-        Emit(isa::Opcode::kMatMul, {ViewOf(in[0]), BufferView(weight), {}, {}, ViewOf(node.output)},
+        const int32_t weight = GatedWeight(in[1], in[2]);
+        View y = ViewOf(node.output);
+        y.cols = isa::PackedBlocks(y.cols) * isa::kLanes;  // readers take the channels they know
+        lowered_.stored_cols[node.output] = y.cols;
+        Emit(isa::Opcode::kMatMul, {ViewOf(in[0]), BufferView(weight), {}, {}, y},
              {static_cast<int64_t>(isa::Epilogue::kSiluGate)});
         return {};
       }

@@ -21,7 +21,7 @@ float ReadElement(const std::byte* bytes, DType type, int64_t index) {
   return type == DType::kBf16 ? Bf16ToF32(bits) : F16ToF32(bits);
 }
 
-// One row of a source tensor.
+// One row of a source tensor; no bytes: a row of zeros that fills up a block.
 struct SourceRow {
   const std::byte* bytes = nullptr;
   DType dtype = DType::kF32;
@@ -46,7 +46,9 @@ class Rows {
       total += tensor.shape[0];
       opened.tensors_.push_back(std::move(tensor));
     }
-    if (total != rows)
+    const int64_t filled =
+        opened.interleave_ ? 2 * isa::PackedBlocks(total / 2) * isa::kLanes : total;
+    if (filled != rows || (opened.interleave_ && opened.begins_.back() * 2 != total))
       return Fail(ErrorCode::kInvalidArgument,
                   "tensor '" + rule.sources.front() + "' has " + std::to_string(total) +
                       " rows where the Program declares " + std::to_string(rows));
@@ -64,6 +66,7 @@ class Rows {
       row -= begins_[part];
     }
     const ir::TensorView& tensor = tensors_[part];
+    if (row >= tensor.shape[0]) return {};
     return {tensor.bytes.data() + row * cols_ * SizeBytes(tensor.dtype), tensor.dtype};
   }
 
@@ -87,6 +90,7 @@ void PackBlock(const isa::Buffer& buffer, const Rows& rows, int64_t block, std::
   const int64_t channels = std::min(isa::kLanes, buffer.rows.size - block * isa::kLanes);
   for (int64_t lane = 0; lane < channels; ++lane) {
     const SourceRow row = rows.Row(block * isa::kLanes + lane);
+    if (row.bytes == nullptr) continue;
     if (type == DType::kBf16 && row.dtype == DType::kBf16) {  // two at a time, as they lie
       for (int64_t step = 0; step < k; step += 2)
         std::memcpy(lines + isa::PackedOffset(lane, step, k, type), row.bytes + step * 2,

@@ -19,7 +19,8 @@ namespace millpower::compile {
 struct PackRule {
   enum class Kind {
     kConcat,      // rows of the sources, one after the other
-    kInterleave,  // 16 rows of the first source, 16 of the second, and so on (gate and up)
+    kInterleave,  // 16 rows of the first source, 16 of the second, and so on (gate and up); what
+                  // the last 16 lack is zeros
     kValues,      // computed by the importer
   };
   Kind kind = Kind::kConcat;

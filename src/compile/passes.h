@@ -1,6 +1,7 @@
 // What the passes of one compilation hand to each other. Internal to this folder.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,8 @@ struct LoweredInstruction {
 
 struct Lowered {
   isa::Program program;  // name, facts, registers, and the buffers that are not scratch
-  std::vector<int32_t> buffer_of_value;  // index by ValueId; -1: scratch, or not stored
+  std::vector<int32_t> buffer_of_value;        // index by ValueId; -1: scratch, or not stored
+  std::map<ir::ValueId, int64_t> stored_cols;  // of values stored wider than they are
   std::vector<LoweredInstruction> instructions;
 };
 

@@ -51,10 +51,12 @@ class Planner {
                        .dtype = value.dtype,
                        .rows = {-1, value.shape[0].size},
                        .cols = value.shape[1].size};
+    if (const auto wider = lowered_.stored_cols.find(id); wider != lowered_.stored_cols.end())
+      wanted.cols = wider->second;
     if (!value.shape[0].symbol.empty())
       wanted.rows = {lowered_.program.FindRegister(value.shape[0].symbol), 0};
-    const auto fits = std::ranges::find_if(free_, [&](int32_t id) {
-      const isa::Buffer& buffer = lowered_.program.buffers[static_cast<size_t>(id)];
+    const auto fits = std::ranges::find_if(free_, [&](int32_t free) {
+      const isa::Buffer& buffer = lowered_.program.buffers[static_cast<size_t>(free)];
       return buffer.rows == wanted.rows && buffer.cols == wanted.cols &&
              buffer.dtype == wanted.dtype;
     });

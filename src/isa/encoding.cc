@@ -7,6 +7,22 @@ namespace {
 
 constexpr uint32_t kProgramMagic = 0x4752504d;  // "MPRG"
 constexpr size_t kMaxNameBytes = 512;
+// Of anything. An instruction takes many times its encoded bytes once decoded, so that a long file
+// of short ones must not be decoded before Verify refuses it.
+constexpr size_t kMaxItems = 1 << 20;
+
+// A count of items of at least `item_bytes` each.
+Result<size_t> GetCount(ByteReader& in, size_t item_bytes) {
+  const size_t count = in.GetCount(item_bytes);
+  if (count <= kMaxItems) return count;
+  return Fail(ErrorCode::kCorrupt, "Program claims " + std::to_string(count) + " of something");
+}
+
+Result<bool> GetFlag(ByteReader& in) {
+  const int flag = in.Get<uint8_t>();
+  if (flag <= 1) return flag == 1;
+  return Fail(ErrorCode::kCorrupt, "a flag is " + std::to_string(flag) + ", not 0 or 1");
+}
 
 void Put(ByteWriter& out, const Dim& dim) {
   out.Put(dim.reg);
@@ -46,7 +62,7 @@ Result<Buffer> GetBuffer(ByteReader& in) {
   buffer.rows = GetDim(in);
   buffer.cols = in.Get<int64_t>();
   buffer.heads = in.Get<int64_t>();
-  buffer.has_bound = in.Get<uint8_t>() != 0;
+  TRY_ASSIGN(buffer.has_bound, GetFlag(in));
   if (buffer.has_bound) buffer.bound = GetDim(in);
   return buffer;
 }
@@ -120,24 +136,30 @@ Result<Program> Decode(std::span<const std::byte> bytes) {
                                              std::to_string(kFormatVersion));
   Program program;
   program.name = in.GetString(kMaxNameBytes);
-  for (size_t left = in.GetCount(12); left > 0 && in.ok(); --left) {
+  TRY_ASSIGN(const size_t facts, GetCount(in, 12));
+  for (size_t left = facts; left > 0 && in.ok(); --left) {
     std::string fact = in.GetString(kMaxNameBytes);
+    if (!program.facts.empty() && fact <= program.facts.rbegin()->first)
+      return Fail(ErrorCode::kCorrupt, "facts are not in the order of their names");
     program.facts[std::move(fact)] = in.Get<int64_t>();
   }
-  for (size_t left = in.GetCount(13); left > 0 && in.ok(); --left) {
+  TRY_ASSIGN(const size_t registers, GetCount(in, 13));
+  for (size_t left = registers; left > 0 && in.ok(); --left) {
     Register reg;
     reg.name = in.GetString(kMaxNameBytes);
     reg.max = in.Get<int64_t>();
-    reg.at_load = in.Get<uint8_t>() != 0;
+    TRY_ASSIGN(reg.at_load, GetFlag(in));
     program.registers.push_back(std::move(reg));
   }
   program.semaphores = in.Get<int32_t>();
-  for (size_t left = in.GetCount(36); left > 0 && in.ok(); --left) {
+  TRY_ASSIGN(const size_t buffers, GetCount(in, 36));
+  for (size_t left = buffers; left > 0 && in.ok(); --left) {
     TRY_ASSIGN(Buffer buffer, GetBuffer(in));
     program.buffers.push_back(std::move(buffer));
   }
   for (auto& stream : program.streams) {
-    for (size_t left = in.GetCount(1); left > 0 && in.ok(); --left) {
+    TRY_ASSIGN(const size_t instructions, GetCount(in, 1));
+    for (size_t left = instructions; left > 0 && in.ok(); --left) {
       TRY_ASSIGN(Instruction instruction, GetInstruction(in));
       stream.push_back(instruction);
     }

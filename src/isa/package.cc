@@ -17,6 +17,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "base/check.h"
 #include "isa/bytes.h"
 #include "isa/encoding.h"
 #include "isa/verify.h"
@@ -69,6 +70,11 @@ class OutputFile {
       offset += static_cast<uint64_t>(wrote);
       bytes = bytes.subspan(static_cast<size_t>(wrote));
     }
+    return {};
+  }
+  // Grows the file to `size_bytes`, with zeros.
+  Result<void> Extend(uint64_t size_bytes) {
+    if (::ftruncate(fd_, static_cast<off_t>(size_bytes)) != 0) return Failed("cannot extend");
     return {};
   }
   Result<void> Commit() {
@@ -262,14 +268,17 @@ Result<void> WritePackage(
                                    {"weights", 0, weight_bytes, 0}};
   for (const auto& [name, text] : texts)
     sections.push_back({kTextPrefix + name, 0, text.size(), Hash(AsBytes(text))});
+  CHECK(sections.size() <= kMaxSections) << sections.size();
   uint64_t end = kHeaderBytes + sections.size() * kEntryBytes;
   for (Section& section : sections) {
+    CHECK(section.name.size() <= kNameBytes) << section.name;
     section.offset = AlignUp(end, kSectionAlignment);
     end = section.offset + section.size;
   }
 
   OutputFile file(path);
   TRY(file.Open());
+  TRY(file.Extend(end));  // the last section may be empty, and must lie inside the file even so
   TRY(file.Write(sections[0].offset, code));
   for (WeightEntry& entry : entries) {
     TRY_ASSIGN(const auto bytes, next_weight(entry.buffer));

@@ -16,6 +16,7 @@
 // An operand without a range is the whole buffer.
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "isa/encoding.h"
@@ -118,6 +119,8 @@ class Parser {
     if (words[0] == "stream") return ParseStream(words[1]);
     if (words[0] == "semaphores") {
       TRY_ASSIGN(const int64_t count, ParseInteger(words[1]));
+      if (count < 0 || count > std::numeric_limits<int32_t>::max())
+        return Bad("there cannot be " + words[1] + " semaphores");
       program_.semaphores = static_cast<int32_t>(count);
       return {};
     }

@@ -9,9 +9,10 @@
 namespace millpower::isa {
 namespace {
 
-// Larger than any model we know, small enough that products of two stay far from overflow.
+// Larger than any model we know, small enough that products of two stay far from overflow, as does
+// the sum of all buffers: 2^16 of 2^46 bytes are 2^62.
 constexpr size_t kMaxRegisters = 64;
-constexpr size_t kMaxBuffers = 1 << 18;
+constexpr size_t kMaxBuffers = 1 << 16;
 constexpr size_t kMaxInstructions = 1 << 20;
 constexpr int32_t kMaxSemaphores = 4096;
 constexpr int64_t kMaxRows = int64_t{1} << 31;
@@ -31,6 +32,11 @@ bool IsName(const std::string& name) {
   return true;
 }
 
+// A register's name could otherwise be taken for a constant in the text form.
+bool IsRegisterName(const std::string& name) {
+  return IsName(name) && !(name[0] >= '0' && name[0] <= '9') && name[0] != '-';
+}
+
 bool IsDim(const Program& program, const Dim& dim) {
   if (dim.reg >= 0) return static_cast<size_t>(dim.reg) < program.registers.size() && dim.size == 0;
   return dim.reg == -1 && dim.size >= 1 && dim.size <= kMaxRows;
@@ -40,7 +46,7 @@ Result<void> CheckRegisters(const Program& program) {
   if (program.registers.size() > kMaxRegisters) return Corrupt("more than 64 registers");
   std::set<std::string> names;
   for (const Register& reg : program.registers) {
-    if (!IsName(reg.name) || !names.insert(reg.name).second)
+    if (!IsRegisterName(reg.name) || !names.insert(reg.name).second)
       return Corrupt("register name '" + reg.name + "' is malformed or taken");
     if (reg.max < 1 || reg.max > kMaxRows)
       return Corrupt("register '" + reg.name + "' has a bound outside 1..2^31");
@@ -81,6 +87,16 @@ Result<void> CheckBuffer(const Program& program, const Buffer& buffer) {
   return {};
 }
 
+// Pages outlive launches, so that their number is settled before the first.
+Result<void> CheckKvSizes(const Program& program) {
+  for (const Buffer& buffer : program.buffers)
+    if (buffer.kind == BufferKind::kKv && buffer.rows.reg >= 0 &&
+        !program.registers[static_cast<size_t>(buffer.rows.reg)].at_load)
+      return Corrupt("buffer '" + buffer.name +
+                     "': the number of KV pages is neither constant nor set at load");
+  return {};
+}
+
 Result<void> CheckOperand(const Program& program, const OperandInfo& info, const Operand& operand) {
   const std::string what = std::string("operand ") + info.name;
   if (!operand.present()) {
@@ -101,6 +117,23 @@ Result<void> CheckOperand(const Program& program, const OperandInfo& info, const
   return {};
 }
 
+// An operand may be written where another is read, but only in the same columns: then an element is
+// read for the last time when it is written.
+Result<void> CheckOverlaps(const OpInfo& info, const Instruction& instruction) {
+  for (size_t i = 0; i < info.operands.size(); ++i) {
+    const Operand& written = instruction.operands[i];
+    if (!written.present() || info.operands[i].access == Access::kRead) continue;
+    for (size_t j = 0; j < info.operands.size(); ++j) {
+      const Operand& other = instruction.operands[j];
+      if (i == j || other.buffer != written.buffer || other == written) continue;
+      if (other.begin < written.begin + written.cols && written.begin < other.begin + other.cols)
+        return Corrupt(std::string("operands ") + info.operands[j].name + " and " +
+                       info.operands[i].name + " overlap in part");
+    }
+  }
+  return {};
+}
+
 Result<void> CheckInstruction(const Program& program, const Instruction& instruction) {
   const OpInfo& info = Info(instruction.op);
   for (size_t i = 0; i < kMaxOperands; ++i) {
@@ -110,6 +143,7 @@ Result<void> CheckInstruction(const Program& program, const Instruction& instruc
       return Corrupt("has more operands than its opcode");
     }
   }
+  TRY(CheckOverlaps(info, instruction));
   for (size_t i = 0; i < info.attributes.size(); ++i)
     if (info.attributes[i].type == AttributeType::kEpilogue &&
         (instruction.attributes[i] < 0 || instruction.attributes[i] >= kEpilogueCount))
@@ -123,8 +157,10 @@ Result<void> Verify(const Program& program) {
   if (!IsName(program.name)) return Corrupt("the program's name is malformed");
   if (program.semaphores < 0 || program.semaphores > kMaxSemaphores)
     return Corrupt("semaphore count is not in 0..4096");
+  for (const auto& [fact, value] : program.facts)
+    if (!IsName(fact)) return Corrupt("fact name '" + fact + "' is malformed");
   TRY(CheckRegisters(program));
-  if (program.buffers.size() > kMaxBuffers) return Corrupt("more than 2^18 buffers");
+  if (program.buffers.size() > kMaxBuffers) return Corrupt("more than 2^16 buffers");
   std::set<std::string> names;
   for (const Buffer& buffer : program.buffers) {
     if (!IsName(buffer.name) || !names.insert(buffer.name).second)
@@ -146,6 +182,7 @@ Result<void> Verify(const Program& program) {
     }
     if (stream.empty()) return Corrupt("stream " + name + " has no 'end'");
   }
+  TRY(CheckKvSizes(program));
   return CheckOrder(program);
 }
 

@@ -1,0 +1,256 @@
+// Small random-weight models against Hugging Face transformers in float32: the whole path from
+// folder to tokens. tests/golden/ holds the models and what the reference gave;
+// tools/goldens/make_qwen3.py makes them.
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "compile/compile.h"
+#include "device/cpu/cpu_device.h"
+#include "import/hf/folder.h"
+#include "import/hf/safetensors.h"
+#include "isa/sampling.h"
+
+namespace millpower {
+namespace {
+
+const std::filesystem::path kGoldens = MILLPOWER_SOURCE_DIR "/tests/golden";
+
+// One model on the CPU device, driven launch by launch.
+class Model {
+ public:
+  Model(const std::string& name, const compile::Options& options,
+        const device::cpu::CpuOptions& cpu)
+      : device_(device::cpu::MakeCpuDevice(cpu)) {
+    auto folder = import::OpenHfFolder(kGoldens / name);
+    EXPECT_TRUE(folder) << folder.error().message;
+    const auto graph = folder->BuildGraph();
+    EXPECT_TRUE(graph) << graph.error().message;
+    auto compiled = compile::Compile(*graph, options);
+    EXPECT_TRUE(compiled) << compiled.error().message;
+    ThreadTeam team(1);
+    auto weights =
+        compile::PackAll(compiled->program, compiled->packing, *folder->weights, team, {});
+    EXPECT_TRUE(weights) << weights.error().message;
+    program_ = std::make_shared<const isa::Program>(std::move(compiled->program));
+    auto loaded = device_->Load(program_, std::move(*weights), {.kv_pages = kPages});
+    EXPECT_TRUE(loaded) << loaded.error().message;
+    loaded_ = std::move(*loaded);
+  }
+
+  // Appends `tokens` to the sequence; logits of the last `picked` of them, row by row.
+  std::vector<std::vector<float>> Run(std::span<const int32_t> tokens, int64_t picked) {
+    device::Launch launch(*program_);
+    auto input = [&](const char* name) -> std::vector<int32_t>& {
+      return launch.inputs[static_cast<size_t>(program_->FindBuffer(name))];
+    };
+    auto set = [&](const char* name, int64_t value) {
+      launch.registers[static_cast<size_t>(program_->FindRegister(name))] = value;
+    };
+    const auto rows = static_cast<int64_t>(tokens.size());
+    for (int64_t i = 0; i < rows; ++i) {
+      input("tokens").push_back(tokens[static_cast<size_t>(i)]);
+      input("positions").push_back(static_cast<int32_t>(position_ + i));
+    }
+    input("sequences") = {0, static_cast<int32_t>(rows), static_cast<int32_t>(position_), 0};
+    // Pages in a scrambled order: where a position lives must not matter.
+    for (int32_t i = 0; i < kPages; ++i) input("pages").push_back((i * 7 + 3) % kPages);
+    for (int64_t i = rows - picked; i < rows; ++i)
+      input("picked_rows").push_back(static_cast<int32_t>(i));
+    input("sampling").assign(static_cast<size_t>(picked * isa::kSampleParamWords), 0);
+    for (int64_t i = 0; i < picked; ++i)
+      input("sampling")[static_cast<size_t>(i * isa::kSampleParamWords + isa::kSampleTarget)] = -1;
+    set("rows", rows);
+    set("seqs", 1);
+    set("picked", picked);
+    set("page_entries", kPages);
+    const auto ticket = loaded_->Submit(launch);
+    EXPECT_TRUE(ticket) << ticket.error().message;
+    EXPECT_TRUE(loaded_->Complete(*ticket));
+    position_ += rows;
+    const auto bytes = loaded_->Output(program_->FindBuffer("logits"));
+    const auto vocab = static_cast<size_t>(program_->FactOr("vocab_size", 0));
+    std::vector<std::vector<float>> logits(static_cast<size_t>(picked), std::vector<float>(vocab));
+    for (size_t i = 0; i < logits.size(); ++i)
+      std::memcpy(logits[i].data(), bytes.data() + i * vocab * 4, vocab * 4);
+    const auto* records =
+        reinterpret_cast<const int32_t*>(loaded_->Output(program_->FindBuffer("sampled")).data());
+    sampled_ = records[(picked - 1) * isa::kSampleRecordWords + isa::kRecordToken];
+    return logits;
+  }
+
+  // The token that the last Run's last row sampled (greedily).
+  int32_t sampled() const { return sampled_; }
+  void Restart() { position_ = 0; }
+
+ private:
+  static constexpr int32_t kPages = 31;
+  std::unique_ptr<device::Device> device_;
+  std::shared_ptr<const isa::Program> program_;
+  std::unique_ptr<device::LoadedProgram> loaded_;
+  int64_t position_ = 0;
+  int32_t sampled_ = 0;
+};
+
+class Reference {
+ public:
+  explicit Reference(const std::string& name) {
+    auto file = MappedFile::Open(kGoldens / name / "reference.safetensors");
+    EXPECT_TRUE(file) << file.error().message;
+    file_ = std::move(*file);
+    auto table = import::ParseSafetensors(file_.bytes());
+    EXPECT_TRUE(table) << table.error().message;
+    table_ = std::move(*table);
+  }
+  template <typename T>
+  std::vector<T> Get(const std::string& name) const {
+    const auto bytes = table_.at(name).bytes;
+    std::vector<T> values(bytes.size() / sizeof(T));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+
+ private:
+  MappedFile file_;
+  import::SafetensorsTable table_;
+};
+
+float LargestDifference(std::span<const float> a, std::span<const float> b) {
+  EXPECT_EQ(a.size(), b.size());
+  float largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
+  return largest;
+}
+
+float LargestMagnitude(std::span<const float> a) {
+  float largest = 0;
+  for (const float value : a) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+const compile::Options kExact = {.weight_type = DType::kF32, .kv_type = DType::kF32};
+
+class Golden : public testing::TestWithParam<std::string> {};
+
+TEST_P(Golden, LogitsEqualTheReference) {
+  const Reference reference(GetParam());
+  Model model(GetParam(), kExact, {.threads = 2});
+  const auto prompt = reference.Get<int32_t>("short.prompt_ids");
+  const auto expected = reference.Get<float>("short.logits");
+  const auto logits = model.Run(prompt, static_cast<int64_t>(prompt.size()));
+  const size_t vocab = logits[0].size();
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    const std::span row(expected.data() + i * vocab, vocab);
+    EXPECT_LE(LargestDifference(logits[i], row), 1e-4f * LargestMagnitude(row)) << "position " << i;
+  }
+  model.Restart();
+  const auto long_expected = reference.Get<float>("long.last_logits");
+  const auto last = model.Run(reference.Get<int32_t>("long.prompt_ids"), 1);
+  EXPECT_LE(LargestDifference(last[0], long_expected), 1e-4f * LargestMagnitude(long_expected));
+}
+
+TEST_P(Golden, GreedyOutputIsTheReferences) {
+  const Reference reference(GetParam());
+  for (const std::string which : {"short", "long"}) {
+    Model model(GetParam(), kExact, {.threads = 2});
+    const auto expected = reference.Get<int32_t>(which + ".greedy_ids");
+    ASSERT_GE(expected.size(), 180u);
+    model.Run(reference.Get<int32_t>(which + ".prompt_ids"), 1);
+    std::vector<int32_t> output;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      output.push_back(model.sampled());
+      if (i + 1 < expected.size()) model.Run(std::span(&output.back(), 1), 1);
+    }
+    EXPECT_EQ(output, expected) << which;
+  }
+}
+
+// With bf16 weights and KV, fed the reference's own tokens, the choice differs only where the
+// reference's top two lie closer than our logits' error.
+TEST_P(Golden, Bf16DiffersOnlyAtNearTies) {
+  const Reference reference(GetParam());
+  Model exact(GetParam(), kExact, {.threads = 2});
+  Model model(GetParam(), {.weight_type = DType::kBf16, .kv_type = DType::kBf16}, {.threads = 2});
+  const auto prompt = reference.Get<int32_t>("long.prompt_ids");
+  const auto expected = reference.Get<int32_t>("long.greedy_ids");
+  const auto gaps = reference.Get<float>("long.top2_gap");
+  auto exact_logits = exact.Run(prompt, 1);
+  auto logits = model.Run(prompt, 1);
+  int same = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const float error = LargestDifference(logits[0], exact_logits[0]);
+    EXPECT_LE(error, 0.1f * LargestMagnitude(exact_logits[0])) << "step " << i;
+    if (model.sampled() == expected[i])
+      ++same;
+    else
+      EXPECT_LE(gaps[i], 2 * error) << "step " << i;
+    if (i + 1 == expected.size()) break;
+    exact_logits = exact.Run(std::span(&expected[i], 1), 1);
+    logits = model.Run(std::span(&expected[i], 1), 1);
+  }
+  EXPECT_GE(same, static_cast<int>(expected.size() * 8 / 10));
+}
+
+// The bits of all logits of the long prompt and some steps after it.
+uint64_t HashOfLogits(Model& model, const Reference& reference, int64_t chunk) {
+  const auto prompt = reference.Get<int32_t>("long.prompt_ids");
+  const auto output = reference.Get<int32_t>("long.greedy_ids");
+  std::vector<int32_t> tokens = prompt;
+  tokens.insert(tokens.end(), output.begin(), output.begin() + 20);
+  uint64_t hash = 0;
+  for (size_t at = 0; at < tokens.size();) {
+    // Chunks while in the prompt, then one token at a time.
+    const size_t left = at < prompt.size() ? prompt.size() - at : 1;
+    const size_t count = std::min(left, static_cast<size_t>(chunk));
+    const auto logits =
+        model.Run(std::span(tokens).subspan(at, count), static_cast<int64_t>(count));
+    for (const auto& row : logits) hash = XXH3_64bits_withSeed(row.data(), row.size() * 4, hash);
+    at += count;
+  }
+  return hash;
+}
+
+TEST_P(Golden, BitsDoNotDependOnThreadsChunksOrOrder) {
+  const Reference reference(GetParam());
+  const compile::Options options{.weight_type = {}, .kv_type = DType::kBf16};
+  for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
+    uint64_t expected = 0;
+    for (const auto& [threads, chunk, seed] :
+         {std::tuple{1, 64, 0}, {2, 1, 0}, {4, 7, 0}, {2, 33, 1}, {1, 13, 2}, {3, 64, 3}}) {
+      Model model(GetParam(), options,
+                  {.threads = threads, .kernels = set, .order_seed = static_cast<uint64_t>(seed)});
+      const uint64_t hash = HashOfLogits(model, reference, chunk);
+      if (expected == 0) expected = hash;
+      EXPECT_EQ(hash, expected) << set->name << ", " << threads << " threads, chunks of " << chunk
+                                << ", order " << seed;
+    }
+    RecordProperty(std::string("hash_") + set->name, std::to_string(expected));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Golden,
+                         testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
+                                         "tiny-bias"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+// One hash for all kernel sets: the same bits on every machine.
+TEST(Bits, ArePinned) {
+  const Reference reference("tiny-untied-bf16");
+  for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
+    Model model("tiny-untied-bf16", {.weight_type = {}, .kv_type = DType::kBf16},
+                {.threads = 2, .kernels = set});
+    EXPECT_EQ(HashOfLogits(model, reference, 64), 16733139604770133152u) << set->name;
+  }
+}
+
+}  // namespace
+}  // namespace millpower
