@@ -1,6 +1,5 @@
 #include "import/hf/config.h"
 
-#include <cmath>
 #include <string>
 
 #include "import/hf/json_fields.h"
@@ -102,48 +101,15 @@ Result<RopeConfig> ParseRope(const JsonFields& config, int64_t max_position_embe
   return rope;
 }
 
-// NaN is in no range.
-Result<void> ExpectIn(const char* field, double value, double min, double max) {
-  if (value >= min && value <= max) return {};
-  return Fail(ErrorCode::kInvalidArgument,
-              std::string(field) + " is " + DumpJson(value) + ", not in " + DumpJson(min) + " to " +
-                  DumpJson(max),
-              field);
-}
-
-Result<void> ExpectIn(const char* field, int64_t value, int64_t max) {
-  if (value >= 1 && value <= max) return {};
-  return Fail(
-      ErrorCode::kInvalidArgument,
-      std::string(field) + " is " + std::to_string(value) + ", not in 1 to " + std::to_string(max),
-      field);
-}
-
 Result<void> ValidateYarn(const Yarn& yarn) {
-  TRY(ExpectIn("factor", yarn.factor, 1, 1e6));
-  TRY(ExpectIn("original_max_position_embeddings", yarn.original_max_positions, 1 << 24));
-  TRY(ExpectIn("attention_factor", yarn.attention_factor, 0, 1e3));
+  TRY(ExpectIn("factor", yarn.factor, 1.0, 1e6));
+  TRY(ExpectIn("original_max_position_embeddings", yarn.original_max_positions, 1, 1 << 24));
+  TRY(ExpectIn("attention_factor", yarn.attention_factor, 0.0, 1e3));
   TRY(ExpectIn("beta_fast", yarn.beta_fast, 1e-6, 1e6));
   return ExpectIn("beta_slow", yarn.beta_slow, 1e-6, 1e6);
 }
 
 }  // namespace
-
-Result<std::vector<int32_t>> TokenIds(const JsonFields& fields, const char* key,
-                                      int64_t vocab_size) {
-  std::vector<int32_t> ids;
-  const Json* value = fields.Find(key);
-  if (value == nullptr) return ids;
-  for (const Json& id : value->is_array() ? *value : Json::array({*value})) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(vocab_size))
-      return Fail(ErrorCode::kInvalidArgument,
-                  std::string(key) + " has " + DumpJson(id) + ", which is no token id below " +
-                      std::to_string(vocab_size),
-                  key);
-    ids.push_back(id.get<int32_t>());
-  }
-  return ids;
-}
 
 Result<Qwen3Config> ParseQwen3Config(std::string_view config_json) {
   TRY_ASSIGN(const Json json, ParseJsonObject(config_json));
@@ -180,15 +146,15 @@ Result<Qwen3Config> ParseQwen3Config(std::string_view config_json) {
 Result<void> Validate(const Qwen3Config& config) {
   // Far above any published model, and low enough that products of three stay below 2^63. Positions
   // up to 2^24 are exact as float32, in which angles are computed.
-  TRY(ExpectIn("vocab_size", config.vocab_size, 1 << 24));
-  TRY(ExpectIn("hidden_size", config.hidden_size, 1 << 18));
-  TRY(ExpectIn("intermediate_size", config.intermediate_size, 1 << 20));
-  TRY(ExpectIn("num_hidden_layers", config.layers, 1 << 10));
-  TRY(ExpectIn("num_attention_heads", config.heads, 1 << 10));
-  TRY(ExpectIn("num_key_value_heads", config.kv_heads, config.heads));
-  TRY(ExpectIn("head_dim", config.head_dim, 512));
-  TRY(ExpectIn("max_position_embeddings", config.max_positions, 1 << 24));
-  TRY(ExpectIn("rms_norm_eps", config.rms_norm_epsilon, 0, 0.1));
+  TRY(ExpectIn("vocab_size", config.vocab_size, 1, 1 << 24));
+  TRY(ExpectIn("hidden_size", config.hidden_size, 1, 1 << 18));
+  TRY(ExpectIn("intermediate_size", config.intermediate_size, 1, 1 << 20));
+  TRY(ExpectIn("num_hidden_layers", config.layers, 1, 1 << 10));
+  TRY(ExpectIn("num_attention_heads", config.heads, 1, 1 << 10));
+  TRY(ExpectIn("num_key_value_heads", config.kv_heads, 1, config.heads));
+  TRY(ExpectIn("head_dim", config.head_dim, 1, 512));
+  TRY(ExpectIn("max_position_embeddings", config.max_positions, 1, 1 << 24));
+  TRY(ExpectIn("rms_norm_eps", config.rms_norm_epsilon, 0.0, 0.1));
   TRY(ExpectIn("rope_theta", config.rope.theta, 1.001, 1e12));
   if (config.rope.yarn) TRY(ValidateYarn(*config.rope.yarn));
   if (config.head_dim % 2 != 0)

@@ -1,16 +1,15 @@
 #include "import/hf/folder.h"
 
-#include <optional>
-
 #include "base/mapped_file.h"
-#include "import/hf/json_fields.h"
+#include "import/hf/large_json.h"
 
 namespace millpower::import {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxConfigBytes = 16 << 20;
+constexpr size_t kMaxConfigBytes = 256 << 10;  // a few kilobytes in practice
+constexpr size_t kMaxTextBytes = 16 << 20;
 constexpr size_t kMaxTokenizerBytes = 64 << 20;
 
 bool Exists(const fs::path& path) {
@@ -49,27 +48,26 @@ Result<GenerationDefaults> ReadGeneration(const fs::path& folder, const Qwen3Con
 // "chat_template" of tokenizer_config.json: a string, or a list of named ones, of which "default"
 // is meant.
 Result<std::string> TemplateOf(std::string_view tokenizer_config) {
-  TRY_ASSIGN(const Json json, ParseJsonObject(tokenizer_config));
-  const Json* found = JsonFields(json).Find("chat_template");
-  if (found == nullptr) return std::string();
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_array())
-    for (const Json& named : *found)
-      if (named.is_object() && named.value("name", Json()) == "default" &&
-          named.value("template", Json()).is_string())
+  TRY_ASSIGN(const SortedJson json, ParseLargeObject(tokenizer_config));
+  const SortedJson found = json.value("chat_template", SortedJson());
+  if (found.is_null()) return std::string();
+  if (found.is_string()) return found.get<std::string>();
+  if (found.is_array())
+    for (const SortedJson& named : found)
+      if (named.is_object() && named.value("name", SortedJson()) == "default" &&
+          named.value("template", SortedJson()).is_string())
         return named.at("template").get<std::string>();
   return Fail(ErrorCode::kInvalidArgument,
-              "chat_template is neither a string nor a list that has "
-              "a template named default",
+              "chat_template is neither a string nor a list with a template named default",
               "chat_template");
 }
 
 // A chat_template.jinja file goes before tokenizer_config.json, as in transformers.
 Result<std::string> ReadChatTemplate(const fs::path& folder) {
   if (const fs::path path = folder / "chat_template.jinja"; Exists(path))
-    return ReadFile(path, kMaxConfigBytes);
+    return ReadFile(path, kMaxTextBytes);
   const fs::path path = folder / "tokenizer_config.json";
-  TRY_ASSIGN(const std::string text, ReadOptional(path, kMaxConfigBytes));
+  TRY_ASSIGN(const std::string text, ReadOptional(path, kMaxTextBytes));
   if (text.empty()) return text;
   auto chat_template = TemplateOf(text);
   if (!chat_template) return FailAt(path.string(), std::move(chat_template).error());

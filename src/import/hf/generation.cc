@@ -25,14 +25,6 @@ constexpr struct {
     {"exponential_decay_length_penalty", 0},
 };
 
-Result<void> CheckRange(const char* field, double value, double min, double max) {
-  if (value >= min && value <= max) return {};
-  return Fail(ErrorCode::kInvalidArgument,
-              std::string(field) + " is " + DumpJson(value) + ", not in " + DumpJson(min) + " to " +
-                  DumpJson(max),
-              field);
-}
-
 }  // namespace
 
 Result<GenerationDefaults> ParseGenerationConfig(std::string_view generation_config_json,
@@ -45,15 +37,15 @@ Result<GenerationDefaults> ParseGenerationConfig(std::string_view generation_con
   TRY_ASSIGN(defaults.min_p, fields.Real("min_p", defaults.min_p));
   TRY_ASSIGN(defaults.top_k, fields.Integer("top_k", defaults.top_k));
   TRY_ASSIGN(defaults.eos_token_ids, TokenIds(fields, "eos_token_id", vocab_size));
-  TRY(CheckRange("temperature", defaults.temperature, 0, 100));
-  TRY(CheckRange("top_p", defaults.top_p, 1e-6, 1));
-  TRY(CheckRange("min_p", defaults.min_p, 0, 1));
-  TRY(CheckRange("top_k", static_cast<double>(defaults.top_k), 0, INT32_MAX));
+  TRY(ExpectIn("temperature", defaults.temperature, 0.0, 100.0));
+  TRY(ExpectIn("top_p", defaults.top_p, 1e-6, 1.0));
+  TRY(ExpectIn("min_p", defaults.min_p, 0.0, 1.0));
+  TRY(ExpectIn("top_k", defaults.top_k, 0, INT32_MAX));
   TRY_ASSIGN(const bool sample, fields.Bool("do_sample", true));
   if (!sample) defaults.temperature = 0;
   if (fields.Find("max_new_tokens") != nullptr) {
     TRY_ASSIGN(const int64_t max_new_tokens, fields.Integer("max_new_tokens"));
-    TRY(CheckRange("max_new_tokens", static_cast<double>(max_new_tokens), 1, INT32_MAX));
+    TRY(ExpectIn("max_new_tokens", max_new_tokens, 1, INT32_MAX));
     defaults.max_new_tokens = max_new_tokens;
   }
   for (const auto& [field, neutral] : kNotApplied)

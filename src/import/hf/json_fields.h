@@ -1,8 +1,11 @@
 // Typed access to the fields of a JSON object that is not trusted. Internal to this folder.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -56,12 +59,12 @@ class JsonFields {
   const Json& object_;
 };
 
-// The text of a file whose top level is an object.
-inline Result<Json> ParseJsonObject(std::string_view text) {
-  TRY_ASSIGN(Json json, ParseJson(text));
-  if (!json.is_object()) return Fail(ErrorCode::kInvalidArgument, "JSON is not an object");
-  return json;
-}
+// Text whose top level is an object of few fields; large_json.h is for many.
+Result<Json> ParseJsonObject(std::string_view text);
+
+// Errors: kInvalidArgument, naming the field. NaN is in no range.
+Result<void> ExpectIn(const char* field, double value, double min, double max);
+Result<void> ExpectIn(const char* field, int64_t value, int64_t min, int64_t max);
 
 // One id or a list of ids, each in [0, vocab_size); empty when absent.
 Result<std::vector<int32_t>> TokenIds(const JsonFields& fields, const char* key,

@@ -47,12 +47,13 @@ double DefaultYarnAttentionFactor(double factor, double mscale) {
 }
 
 std::vector<float> InverseFrequencies(const RopeConfig& rope, int64_t head_dim) {
+  const Ramp ramp = rope.yarn ? RampOf(rope, head_dim) : Ramp();
   std::vector<float> frequencies;
   for (int64_t i = 0; i < head_dim / 2; ++i) {
     const float wavelength = Wavelength(rope.theta, i, head_dim);
     float frequency = 1.0f / wavelength;
     if (rope.yarn) {
-      const float kept = 1.0f - RampOf(rope, head_dim).At(i);
+      const float kept = 1.0f - ramp.At(i);
       const float divided = 1.0f / (static_cast<float>(rope.yarn->factor) * wavelength);
       frequency = divided * (1.0f - kept) + frequency * kept;
     }

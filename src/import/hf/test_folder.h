@@ -4,9 +4,12 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "import/hf/qwen3_graph.h"
