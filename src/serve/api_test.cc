@@ -1,0 +1,550 @@
+// The whole service over sockets, with an engine that follows a script.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "base/json.h"
+#include "serve/service.h"
+#include "serve/test_client.h"
+#include "serve/test_model.h"
+
+namespace millpower::serve {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Json Object(std::string_view text) { return ParseJson(text).value(); }
+
+Json ChatBody(const Json& more = Json::object()) {
+  Json body = Object(R"({"model": "test", "messages": [{"role": "user", "content": "Hi"}]})");
+  body.update(more);
+  return body;
+}
+
+Json CompletionBody(const Json& more = Json::object()) {
+  Json body = Object(R"({"model": "test", "prompt": "Hi", "max_tokens": 100})");
+  body.update(more);
+  return body;
+}
+
+class ApiTest : public testing::Test {
+ protected:
+  ApiTest() {
+    models_.Add(model_.served);
+    EXPECT_TRUE(service_.Start());
+  }
+
+  void Answer(std::string text) {
+    std::lock_guard lock(mutex_);
+    answer_ = std::move(text);
+  }
+
+  TestResponse Post(std::string_view path, std::string_view body) {
+    TestClient client(service_.port());
+    client.Post(path, body);
+    return client.Read().value();
+  }
+  TestResponse Get(std::string_view path) {
+    TestClient client(service_.port());
+    client.Get(path);
+    return client.Read().value();
+  }
+  Json Whole(std::string_view path, const Json& body) {
+    const TestResponse response = Post(path, body.dump());
+    EXPECT_EQ(response.status, 200) << response.body;
+    return Object(response.body);
+  }
+  Json Chat(const Json& more = Json::object()) {
+    return Whole("/v1/chat/completions", ChatBody(more));
+  }
+  Json Complete(const Json& more = Json::object()) {
+    return Whole("/v1/completions", CompletionBody(more));
+  }
+  // The events of a stream, which must end with [DONE].
+  std::vector<Json> Stream(std::string_view path, Json body) {
+    body["stream"] = true;
+    const TestResponse response = Post(path, body.dump());
+    EXPECT_EQ(response.status, 200) << response.body;
+    EXPECT_THAT(response.headers.at("content-type"), HasSubstr("text/event-stream"));
+    std::vector<Json> events;
+    std::string_view rest = response.body;
+    while (rest.starts_with("data: {")) {
+      const size_t end = rest.find("\n\n");
+      events.push_back(Object(rest.substr(6, end - 6)));
+      rest.remove_prefix(end + 2);
+    }
+    EXPECT_EQ(rest, "data: [DONE]\n\n");
+    return events;
+  }
+  bool Eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 5000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return false;
+  }
+
+  std::mutex mutex_;
+  std::string answer_ = "Hello!";
+  TestModel model_{[this](const engine::Request&) {
+    std::lock_guard lock(mutex_);
+    return answer_;
+  }};
+  ModelRegistry models_;
+  SystemClock clock_;
+  Service service_{{.port = 0}, models_, clock_};
+};
+
+// The deltas of a stream put together.
+std::string Joined(const std::vector<Json>& events, const char* field) {
+  std::string text;
+  for (const Json& event : events)
+    for (const Json& choice : event["choices"])
+      if (choice["delta"].contains(field)) text += choice["delta"][field];
+  return text;
+}
+
+TEST_F(ApiTest, Chats) {
+  const Json answer = Chat();
+  EXPECT_EQ(answer["object"], "chat.completion");
+  EXPECT_EQ(answer["model"], "test");
+  EXPECT_TRUE(answer["id"].get<std::string>().starts_with("chatcmpl-"));
+  const Json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["message"], Object(R"({"role": "assistant", "content": "Hello!"})"));
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_EQ(choice["logprobs"], nullptr);
+  const size_t prompt_tokens = model_.engine.last_request().prompt.size();
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], prompt_tokens);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 7);
+  EXPECT_EQ(answer["usage"]["total_tokens"], prompt_tokens + 7);
+  EXPECT_EQ(model_.engine.last_request().sampling.max_tokens, 1000 - int(prompt_tokens));
+}
+
+TEST_F(ApiTest, StreamsAChat) {
+  const auto events = Stream("/v1/chat/completions", ChatBody());
+  ASSERT_EQ(events.size(), 8u);  // the role, six characters, the end
+  EXPECT_EQ(events[0]["object"], "chat.completion.chunk");
+  EXPECT_EQ(events[0]["choices"][0]["delta"], Object(R"({"role": "assistant", "content": ""})"));
+  EXPECT_EQ(Joined(events, "content"), "Hello!");
+  EXPECT_EQ(events[7]["choices"][0]["delta"], Json::object());
+  EXPECT_EQ(events[7]["choices"][0]["finish_reason"], "stop");
+  for (const Json& event : events) {
+    EXPECT_EQ(event["id"], events[0]["id"]);
+    EXPECT_FALSE(event.contains("usage"));
+  }
+}
+
+TEST_F(ApiTest, StreamsUsageWhenAsked) {
+  const auto events = Stream("/v1/chat/completions",
+                             ChatBody(Object(R"({"stream_options": {"include_usage": true}})")));
+  EXPECT_EQ(events[0]["usage"], nullptr);
+  EXPECT_EQ(events.back()["choices"], Json::array());
+  EXPECT_EQ(events.back()["usage"]["completion_tokens"], 7);
+}
+
+TEST_F(ApiTest, TellsReasoningFromContent) {
+  Answer("<think>\nWell.\n</think>\n\nYes.");
+  const Json message = Chat()["choices"][0]["message"];
+  EXPECT_EQ(message["reasoning_content"], "Well.");
+  EXPECT_EQ(message["content"], "Yes.");
+  const auto events = Stream("/v1/chat/completions", ChatBody());
+  EXPECT_EQ(Joined(events, "reasoning_content"), "Well.");
+  EXPECT_EQ(Joined(events, "content"), "Yes.");
+}
+
+Json Tools() {
+  return Object(R"({"tools": [{"type": "function", "function":
+      {"name": "weather", "parameters": {"type": "object"}}}]})");
+}
+
+TEST_F(ApiTest, CallsTools) {
+  Answer("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Lowell\"}}\n</tool_call>");
+  const Json choice = Chat(Tools())["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_EQ(choice["message"]["content"], nullptr);
+  const Json call = choice["message"]["tool_calls"][0];
+  EXPECT_TRUE(call["id"].get<std::string>().starts_with("call_"));
+  EXPECT_EQ(call["type"], "function");
+  EXPECT_EQ(call["function"],
+            Object(R"({"name": "weather", "arguments": "{\"city\": \"Lowell\"}"})"));
+  // Nobody asked for tools: it is text.
+  EXPECT_THAT(Chat()["choices"][0]["message"]["content"].get<std::string>(),
+              HasSubstr("<tool_call>"));
+  Json none = Tools();
+  none["tool_choice"] = "none";
+  EXPECT_EQ(Chat(none)["choices"][0]["finish_reason"], "stop");
+}
+
+TEST_F(ApiTest, StreamsToolCalls) {
+  Answer("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Lowell\"}}\n</tool_call>");
+  const auto events = Stream("/v1/chat/completions", ChatBody(Tools()));
+  std::string arguments;
+  int begun = 0;
+  for (const Json& event : events) {
+    const Json& delta = event["choices"][0]["delta"];
+    if (!delta.contains("tool_calls")) continue;
+    const Json& call = delta["tool_calls"][0];
+    EXPECT_EQ(call["index"], 0);
+    if (call.contains("id")) {
+      ++begun;
+      EXPECT_TRUE(arguments.empty());
+      EXPECT_EQ(call["function"]["name"], "weather");
+    }
+    arguments += call["function"]["arguments"];
+  }
+  EXPECT_EQ(begun, 1);
+  EXPECT_EQ(arguments, R"({"city": "Lowell"})");
+  EXPECT_EQ(events.back()["choices"][0]["finish_reason"], "tool_calls");
+}
+
+TEST_F(ApiTest, CompletesPrompts) {
+  const Json answer = Complete();
+  EXPECT_EQ(answer["object"], "text_completion");
+  EXPECT_EQ(answer["choices"][0]["text"], "Hello!");
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 2);
+  EXPECT_EQ(Complete({{"prompt", {72, 105}}})["usage"]["prompt_tokens"], 2);
+  EXPECT_EQ(model_.engine.last_request().prompt, (std::vector<int32_t>{72, 105}));
+
+  const Json both = Complete({{"prompt", {"one", "three"}}, {"echo", true}});
+  ASSERT_EQ(both["choices"].size(), 2u);
+  EXPECT_EQ(both["choices"][0]["text"], "oneHello!");
+  EXPECT_EQ(both["choices"][1]["text"], "threeHello!");
+  EXPECT_EQ(both["choices"][1]["index"], 1);
+  EXPECT_EQ(both["usage"]["prompt_tokens"], 8);
+  EXPECT_EQ(both["usage"]["completion_tokens"], 14);
+}
+
+TEST_F(ApiTest, StopsAtLengths) {
+  const Json answer = Complete({{"max_tokens", 4}});
+  EXPECT_EQ(answer["choices"][0]["text"], "Hell");
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(Whole("/v1/completions", Object(R"({"model": "test", "prompt": "x"})"))["usage"]
+                 ["completion_tokens"], 7);
+  EXPECT_EQ(model_.engine.last_request().sampling.max_tokens, 16);
+  Complete({{"max_tokens", 5000}});
+  EXPECT_EQ(model_.engine.last_request().sampling.max_tokens, 998);
+}
+
+TEST_F(ApiTest, StopsAtStopStrings) {
+  Answer("one two three");
+  const Json answer = Complete({{"stop", {" th", "zzz"}}});
+  EXPECT_EQ(answer["choices"][0]["text"], "one two");
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 10);  // those of the stop string count
+  EXPECT_EQ(Joined(Stream("/v1/chat/completions", ChatBody({{"stop", " th"}})), "content"),
+            "one two");
+  EXPECT_EQ(Complete({{"stop", "three!"}})["choices"][0]["text"], "one two three");
+}
+
+TEST_F(ApiTest, PassesSamplingOn) {
+  ServedModel other = model_.served;
+  other.name = "other";
+  other.defaults.temperature = 0.6f;
+  other.defaults.top_k = 20;
+  models_.Add(other);
+  Chat({{"model", "other"}, {"top_k", -1}, {"seed", -1}, {"min_p", 0.25}, {"ignore_eos", true},
+        {"stop_token_ids", {7, 8}}, {"max_completion_tokens", 9}});
+  const engine::SamplingParams sampling = model_.engine.last_request().sampling;
+  EXPECT_FLOAT_EQ(sampling.temperature, 0.6f);
+  EXPECT_EQ(sampling.top_k, 0);
+  EXPECT_FLOAT_EQ(sampling.min_p, 0.25f);
+  EXPECT_EQ(sampling.seed, UINT64_MAX);
+  EXPECT_TRUE(sampling.ignore_eos);
+  EXPECT_THAT(sampling.stop_token_ids, ElementsAre(7, 8));
+  EXPECT_EQ(sampling.max_tokens, 9);
+  EXPECT_EQ(sampling.logprobs, -1);
+}
+
+TEST_F(ApiTest, GivesLogprobsOfAChat) {
+  Answer("h\u00e9");
+  const Json choice = Chat({{"logprobs", true}, {"top_logprobs", 2}})["choices"][0];
+  const Json& content = choice["logprobs"]["content"];
+  ASSERT_EQ(content.size(), 4u);  // h, two halves of é, the end of the turn
+  EXPECT_EQ(content[0]["token"], "h");
+  EXPECT_EQ(content[0]["logprob"], -0.5);
+  EXPECT_EQ(content[0]["bytes"], Json::array({104}));
+  EXPECT_EQ(content[0]["top_logprobs"].size(), 2u);
+  EXPECT_EQ(content[0]["top_logprobs"][1]["token"], "i");
+  EXPECT_EQ(content[1]["bytes"], Json::array({0xc3}));
+
+  size_t count = 0;
+  for (const Json& event : Stream("/v1/chat/completions", ChatBody({{"logprobs", true}})))
+    count += event["choices"][0]["logprobs"]["content"].size();
+  EXPECT_EQ(count, 4u);
+}
+
+TEST_F(ApiTest, GivesLogprobsOfACompletion) {
+  Answer("h\u00e9y");
+  const Json choice = Complete({{"logprobs", 2}, {"echo", true}, {"prompt", "\u00e9!"}})["choices"][0];
+  EXPECT_EQ(choice["text"], "\u00e9!h\u00e9y");
+  const Json& logprobs = choice["logprobs"];
+  EXPECT_EQ(logprobs["text_offset"], Json::array({0, 0, 1, 2, 3, 3, 4, 5}));
+  EXPECT_EQ(logprobs["token_logprobs"][0], nullptr);
+  EXPECT_EQ(logprobs["top_logprobs"][0], nullptr);
+  EXPECT_EQ(logprobs["token_logprobs"][1], -0.5);
+  EXPECT_EQ(logprobs["tokens"][3], "h");
+  EXPECT_EQ(logprobs["top_logprobs"][3], Object(R"({"h": -0.5, "i": -1.0})"));
+}
+
+TEST_F(ApiTest, ScoresAPromptWithoutGenerating) {
+  const Json answer = Complete({{"logprobs", 0}, {"echo", true}, {"max_tokens", 0}});
+  EXPECT_EQ(answer["choices"][0]["text"], "Hi");
+  EXPECT_EQ(answer["choices"][0]["logprobs"]["tokens"], Json::array({"H", "i"}));
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 0);
+}
+
+TEST_F(ApiTest, ReturnsTokenIds) {
+  Answer("ok");
+  const Json choice = Complete({{"return_token_ids", true}})["choices"][0];
+  EXPECT_EQ(choice["prompt_token_ids"], Json::array({72, 105}));
+  EXPECT_EQ(choice["token_ids"], Json::array({111, 107, kImEnd}));
+  const Json chat = Chat({{"return_token_ids", true}});
+  EXPECT_EQ(chat["choices"][0]["token_ids"], Json::array({111, 107, kImEnd}));
+  EXPECT_EQ(chat["prompt_token_ids"][0], kImStart);
+  Json streamed = Json::array();
+  for (const Json& event : Stream("/v1/completions", CompletionBody({{"return_token_ids", true}})))
+    for (const Json& id : event["choices"][0]["token_ids"]) streamed.push_back(id);
+  EXPECT_EQ(streamed, Json::array({111, 107, kImEnd}));
+}
+
+TEST_F(ApiTest, KeepsControlTokensOfUsersAsText) {
+  Chat({{"messages", Object(R"([{"role": "user", "content": "<|im_end|>"}])")}});
+  const auto prompt = model_.engine.last_request().prompt;
+  EXPECT_EQ(std::ranges::count(prompt, kImEnd), 1);  // ours
+}
+
+TEST_F(ApiTest, TokenizesAndBack) {
+  const Json tokens = Whole("/tokenize", {{"model", "test"}, {"prompt", "Hi\u00e9"}});
+  EXPECT_EQ(tokens, Object(R"({"count": 4, "max_model_len": 1000, "tokens": [72, 105, 195, 169]})"));
+  EXPECT_EQ(Whole("/detokenize", {{"model", "test"}, {"tokens", tokens["tokens"]}}),
+            Object("{\"prompt\": \"Hi\u00e9\"}"));
+  const Json chat = Whole("/tokenize", ChatBody());
+  Chat();
+  EXPECT_EQ(chat["count"], model_.engine.last_request().prompt.size());
+  EXPECT_LT(Whole("/tokenize", ChatBody({{"add_generation_prompt", false}}))["count"].get<int>(),
+            chat["count"].get<int>());
+}
+
+TEST_F(ApiTest, ListsModels) {
+  ServedModel slash = model_.served;
+  slash.name = "Org/Name";
+  models_.Add(slash);
+  const Json list = Object(Get("/v1/models").body);
+  ASSERT_EQ(list["data"].size(), 2u);
+  EXPECT_EQ(list["data"][0]["id"], "test");
+  EXPECT_EQ(list["data"][0]["created"], 1'700'000'000);
+  EXPECT_EQ(Object(Get("/v1/models/Org/Name").body)["id"], "Org/Name");
+  EXPECT_EQ(Object(Get("/v1/models/Org%2FName").body)["id"], "Org/Name");
+  EXPECT_EQ(Get("/v1/models/none").status, 404);
+  EXPECT_EQ(Get("/v1/models/%").status, 404);
+}
+
+struct Bad {
+  const char* path;
+  Json body;
+  int status;
+  const char* param;
+};
+
+TEST_F(ApiTest, RefusesWhatItCannotHonour) {
+  const char* chat = "/v1/chat/completions";
+  const char* completions = "/v1/completions";
+  const auto message = [](const char* text) { return ChatBody({{"messages", Object(text)}}); };
+  const Bad cases[] = {
+      {chat, Object(R"({"messages": []})"), 400, "model"},
+      {chat, ChatBody({{"model", 3}}), 400, "model"},
+      {chat, ChatBody({{"model", "other"}}), 404, "model"},
+      {chat, Object(R"({"model": "test"})"), 400, "messages"},
+      {chat, message("[]"), 400, "messages"},
+      {chat, message("[3]"), 400, "messages[0]"},
+      {chat, message(R"([{"role": "king", "content": "x"}])"), 400, "messages[0].role"},
+      {chat, message(R"([{"role": "user", "content": 3}])"), 400, "messages[0].content"},
+      {chat, ChatBody({{"n", 2}}), 400, "n"},
+      {chat, ChatBody({{"temperature", 2.5}}), 400, "temperature"},
+      {chat, ChatBody({{"temperature", "hot"}}), 400, "temperature"},
+      {chat, ChatBody({{"top_p", 0}}), 400, "top_p"},
+      {chat, ChatBody({{"max_tokens", 0}}), 400, "max_tokens"},
+      {chat, ChatBody({{"max_tokens", 1.5}}), 400, "max_tokens"},
+      {chat, ChatBody({{"max_tokens", 1e300}}), 400, "max_tokens"},
+      {chat, ChatBody({{"presence_penalty", 0.1}}), 400, "presence_penalty"},
+      {chat, ChatBody({{"logit_bias", {{"5", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"response_format", {{"type", "json_object"}}}}), 400, "response_format"},
+      {chat, ChatBody({{"tool_choice", "required"}}), 400, "tool_choice"},
+      {chat, ChatBody({{"tools", Json::array({3})}}), 400, "tools[0]"},
+      {chat, ChatBody({{"parallel_tool_calls", false}}), 400, "parallel_tool_calls"},
+      {chat, ChatBody({{"top_logprobs", 2}}), 400, "top_logprobs"},
+      {chat, ChatBody({{"logprobs", true}, {"top_logprobs", 21}}), 400, "top_logprobs"},
+      {chat, ChatBody({{"stop", Json::array({""})}}), 400, "stop"},
+      {chat, ChatBody({{"stop", Json(std::vector<std::string>(17, "x"))}}), 400, "stop"},
+      {chat, ChatBody({{"stream", "yes"}}), 400, "stream"},
+      {chat, ChatBody(Object(R"({"stream_options": {"include_usage": true}})")), 400,
+       "stream_options"},
+      {chat, ChatBody(Object(R"({"stream": true, "stream_options": {"include_usage": 1}})")), 400,
+       "stream_options.include_usage"},
+      {chat, ChatBody({{"stop_token_ids", {263}}}), 400, "stop_token_ids[0]"},
+      {chat, ChatBody(Object(R"({"chat_template_kwargs": {"x": 1}})")), 400,
+       "chat_template_kwargs.x"},
+      {completions, CompletionBody({{"prompt", ""}}), 400, "prompt"},
+      {completions, CompletionBody({{"prompt", Json::array()}}), 400, "prompt"},
+      {completions, CompletionBody({{"prompt", {1, 2, -3}}}), 400, "prompt[2]"},
+      {completions, CompletionBody({{"suffix", "x"}}), 400, "suffix"},
+      {completions, CompletionBody({{"max_tokens", 0}}), 400, "max_tokens"},
+      {completions, CompletionBody({{"prompt", std::string(1000, 'x')}}), 400, "prompt"},
+      {"/tokenize", Object(R"({"model": "test"})"), 400, "prompt"},
+      {"/detokenize", Object(R"({"model": "test", "tokens": ["x"]})"), 400, "tokens[0]"},
+  };
+  for (const Bad& item : cases) {
+    const TestResponse response = Post(item.path, item.body.dump());
+    EXPECT_EQ(response.status, item.status) << item.body << response.body;
+    const Json error = Object(response.body)["error"];
+    EXPECT_EQ(error["type"], "invalid_request_error");
+    EXPECT_EQ(error["param"], item.param) << response.body;
+  }
+  EXPECT_EQ(model_.engine.Stats().steps, 0);
+}
+
+TEST_F(ApiTest, SaysHowFarAPromptIsTooLong) {
+  const TestResponse response =
+      Post("/v1/completions", CompletionBody({{"prompt", std::string(1234, 'x')}}).dump());
+  const Json error = Object(response.body)["error"];
+  EXPECT_EQ(error["code"], "context_length_exceeded");
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("1234"));
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("1000"));
+}
+
+TEST_F(ApiTest, AcceptsWhatIsHarmless) {
+  const Json more = Object(R"({"n": 1, "user": "u", "metadata": {"a": "b"}, "store": true,
+      "presence_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}, "seed": null,
+      "tool_choice": "auto", "parallel_tool_calls": true, "never_heard_of": [1], "service_tier": "auto"})");
+  EXPECT_EQ(Chat(more)["choices"][0]["finish_reason"], "stop");
+}
+
+TEST_F(ApiTest, RefusesBodiesThatAreNotJson) {
+  std::string many_keys = "{";
+  for (int i = 0; i < 2000; ++i) many_keys += "\"" + std::to_string(i) + "\":1,";
+  for (const std::string& body :
+       {std::string(""), std::string("{"), std::string("[]"), std::string("nul"),
+        std::string("{\"model\": \"\xff\"}"), std::string(5000, '['), many_keys + "\"model\":\"test\"}"})
+    EXPECT_EQ(Post("/v1/completions", body).status, 400) << body.substr(0, 20);
+  TestClient client(service_.port());
+  client.Send("POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n"
+              "Content-Length: 2\r\n\r\n{}");
+  EXPECT_EQ(client.Read()->status, 415);
+}
+
+TEST_F(ApiTest, KnowsItsPathsAndMethods) {
+  EXPECT_EQ(Get("/nowhere").status, 404);
+  EXPECT_EQ(Object(Get("/nowhere").body)["error"]["code"], "not_found");
+  const TestResponse wrong = Get("/v1/completions");
+  EXPECT_EQ(wrong.status, 405);
+  EXPECT_EQ(wrong.headers.at("allow"), "POST, OPTIONS");
+  TestClient client(service_.port());
+  client.Send("OPTIONS /v1/models HTTP/1.1\r\nHost: h\r\n\r\n");
+  EXPECT_EQ(client.Read()->status, 204);
+  client.Send("HEAD /health/live HTTP/1.1\r\nHost: h\r\n\r\n");
+  EXPECT_EQ(client.Read(true)->status, 200);
+  EXPECT_EQ(Object(Get("/?x=1").body)["name"], "millpower");
+}
+
+TEST_F(ApiTest, DescribesEveryPathItHas) {
+  const Json api = Object(Get("/openapi.json").body);
+  EXPECT_EQ(api["openapi"], "3.1.0");
+  for (const char* path : {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"})
+    EXPECT_TRUE(api["paths"][path].contains("post")) << path;
+  for (const char* path : {"/", "/v1/models", "/v1/models/{id}", "/health/live", "/health/ready",
+                           "/metrics", "/openapi.json"})
+    EXPECT_TRUE(api["paths"][path].contains("get")) << path;
+}
+
+TEST_F(ApiTest, IsReadyWhileThereIsAModel) {
+  EXPECT_EQ(Get("/health/ready").status, 200);
+  models_.Remove("test");
+  EXPECT_EQ(Get("/health/ready").status, 503);
+  EXPECT_EQ(Get("/health/live").status, 200);
+}
+
+TEST_F(ApiTest, CountsWhatItDoes) {
+  Chat();
+  Stream("/v1/chat/completions", ChatBody());
+  Get("/nowhere");
+  const std::string text = Get("/metrics").body;
+  EXPECT_THAT(text, HasSubstr("millpower_http_requests_total{route=\"chat\",status=\"200\"} 2"));
+  EXPECT_THAT(text, HasSubstr("millpower_http_requests_total{route=\"other\",status=\"404\"} 1"));
+  EXPECT_THAT(text, HasSubstr("millpower_generated_tokens_total{model=\"test\"} 14"));
+  EXPECT_THAT(text, HasSubstr("millpower_time_to_first_token_seconds_count{model=\"test\"} 2"));
+  EXPECT_THAT(text, HasSubstr("millpower_inter_token_seconds_count{model=\"test\"} 12"));
+  EXPECT_THAT(text, HasSubstr("millpower_build_info{version="));
+}
+
+TEST_F(ApiTest, SaysTooManyWhenTheQueueIsFull) {
+  Answer(std::string(900, 'x'));
+  model_.engine.SetStepDelay(milliseconds(50));
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.push_back(std::make_unique<TestClient>(service_.port()));
+    clients.back()->Post("/v1/chat/completions", ChatBody().dump());
+  }
+  ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 8; }));
+  const TestResponse response = Post("/v1/chat/completions", ChatBody().dump());
+  EXPECT_EQ(response.status, 429);
+  EXPECT_EQ(response.headers.at("retry-after"), "1");
+  // Eight clients leave, and eight generations end.
+  clients.clear();
+  EXPECT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 8; }));
+}
+
+TEST_F(ApiTest, StopsWithinAStepOfADisconnect) {
+  Answer(std::string(900, 'x'));
+  model_.engine.SetStepDelay(milliseconds(20));
+  TestClient client(service_.port());
+  client.Post("/v1/chat/completions", ChatBody({{"stream", true}}).dump());
+  ASSERT_TRUE(client.ReadUntil("\"x\""));
+  const int64_t before = model_.engine.Stats().generated_tokens;
+  client.Close();
+  ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 1; }));
+  EXPECT_LE(model_.engine.Stats().generated_tokens, before + 2);
+  EXPECT_TRUE(Eventually([&] {
+    return Get("/metrics").body.contains("millpower_http_requests_total{route=\"chat\",status=\"499\"} 1");
+  }));
+}
+
+TEST_F(ApiTest, TurnsDeviceFaultsIntoErrors) {
+  model_.engine.FailNext();
+  EXPECT_EQ(Post("/v1/chat/completions", ChatBody().dump()).status, 500);
+
+  model_.engine.SetStepDelay(milliseconds(30));
+  TestClient client(service_.port());
+  client.Post("/v1/chat/completions", ChatBody({{"stream", true}}).dump());
+  ASSERT_TRUE(client.ReadUntil("\"H\""));
+  model_.engine.FailNext();
+  EXPECT_TRUE(client.ReadUntil("the device failed"));
+  EXPECT_TRUE(client.ReadUntil("data: [DONE]"));
+}
+
+TEST_F(ApiTest, DrainFinishesStreamsAndRefusesNewWork) {
+  Answer(std::string(20, 'x'));
+  model_.engine.SetStepDelay(milliseconds(5));
+  TestClient client(service_.port());
+  client.Post("/v1/chat/completions", ChatBody({{"stream", true}}).dump());
+  ASSERT_TRUE(client.ReadUntil("\"x\""));
+  service_.Drain(milliseconds(5000));
+  EXPECT_TRUE(client.ReadUntil("data: [DONE]"));
+  EXPECT_EQ(model_.engine.Stats().requests_cancelled, 0);
+}
+
+TEST_F(ApiTest, DrainCancelsWhatTakesTooLong) {
+  Answer(std::string(900, 'x'));
+  model_.engine.SetStepDelay(milliseconds(5));
+  TestClient client(service_.port());
+  client.Post("/v1/chat/completions", ChatBody().dump());
+  ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 1; }));
+  service_.Drain(milliseconds(20));
+  EXPECT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 1; }));
+}
+
+}  // namespace
+}  // namespace millpower::serve

@@ -1,0 +1,81 @@
+// One generating API request, from submission to the last byte of its answer.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "serve/exchange.h"
+#include "serve/metrics.h"
+#include "serve/models.h"
+#include "serve/reply.h"
+#include "serve/transcriber.h"
+
+namespace millpower::serve {
+
+// What generations use of the service, which outlives them.
+struct GenerationContext {
+  Metrics& metrics;
+  const Clock& clock;
+  std::function<void(std::function<void()>)> run_elsewhere;  // off the engine's thread
+  std::atomic<int64_t> live_count{0};                        // generations that still exist
+};
+
+// Held together by the engine's sinks: it is gone when the engine has forgotten its requests.
+// Thread-safe. Lock order: its own mutex is never held while the engine is called.
+class Generation : public std::enable_shared_from_this<Generation> {
+ public:
+  struct Options {
+    bool stream = false;
+    bool include_usage = false;
+  };
+
+  Generation(GenerationContext& context, std::shared_ptr<Exchange> exchange,
+             std::shared_ptr<const ServedModel> model, std::unique_ptr<Reply> reply,
+             Options options);
+  ~Generation();
+
+  // Choices are numbered as added. Before Start.
+  void AddChoice(engine::Request request, Transcriber transcriber);
+
+  // Submits all choices. Every outcome, errors included, becomes the exchange's answer.
+  void Start();
+
+ private:
+  struct Choice {
+    std::string id;
+    Transcriber transcriber;
+    engine::Usage usage = {};
+    bool finished = false;
+    int64_t last_token_ns = 0;  // 0: none yet
+  };
+
+  engine::Verdict OnDelta(int index, const engine::Delta& delta);
+  void Observe(Choice& choice, const engine::Delta& delta);
+  // False: the client does not take any more.
+  bool Emit(int index, Piece piece);
+  void Complete();
+  void Fail(const Error& error);
+  void CancelAll();
+  engine::Usage TotalUsage() const;
+
+  GenerationContext& context_;
+  const std::shared_ptr<Exchange> exchange_;
+  const std::shared_ptr<const ServedModel> model_;
+  const Options options_;
+  const int64_t start_ns_;
+
+  std::vector<engine::Request> requests_;  // until they are submitted
+
+  std::mutex mutex_;
+  std::unique_ptr<Reply> reply_;
+  std::vector<Choice> choices_;
+  bool over_ = false;  // answered, failed, or the client is gone
+};
+
+}  // namespace millpower::serve

@@ -1,0 +1,68 @@
+#include "serve/service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "serve/api.h"
+#include "serve/build_info.h"
+#include "serve/metrics.h"
+
+namespace millpower::serve {
+namespace {
+
+constexpr int kClientClosedRequest = 499;
+constexpr size_t kLoggedPathBytes = 200;
+
+// A path is the client's: what could break a log line is not repeated.
+std::string Printable(std::string path) {
+  path.resize(std::min(path.size(), kLoggedPathBytes));
+  std::ranges::replace_if(path, [](char c) { return c <= ' ' || c > '~'; }, '?');
+  return path;
+}
+
+}  // namespace
+
+struct Service::Impl {
+  Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock);
+
+  void Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed);
+
+  Metrics metrics;
+  Api api;
+  HttpServer server;  // last, so that it stops first
+};
+
+Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock)
+    : metrics(models, kVersion, [this] { return server.connection_count(); }),
+      api(models, metrics, clock),
+      server(
+          std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
+          [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {}
+
+void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed) {
+  const Exchange::Summary summary = exchange.summary();
+  const int status = summary.gone ? kClientClosedRequest : summary.status;
+  const double seconds = static_cast<double>(elapsed.count()) * 1e-9;
+  metrics.CountRequest(summary.route, status, seconds);
+  const HttpRequest& request = exchange.request();
+  spdlog::info("{} {} {} {:.1f}ms in={} out={} id={}", Printable(request.method),
+               Printable(request.path), status, seconds * 1e3, summary.prompt_tokens,
+               summary.completion_tokens, request.id);
+}
+
+Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock)
+    : impl_(std::make_unique<Impl>(std::move(config), models, clock)) {}
+
+Service::~Service() { Drain(std::chrono::milliseconds(0)); }
+
+Result<void> Service::Start() { return impl_->server.Start(); }
+
+uint16_t Service::port() const { return impl_->server.port(); }
+
+void Service::Drain(std::chrono::milliseconds timeout) {
+  impl_->api.StartDraining();
+  impl_->server.Drain(timeout);
+}
+
+}  // namespace millpower::serve
