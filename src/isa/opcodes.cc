@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "isa/program.h"
 #include "isa/sampling.h"
@@ -46,6 +47,9 @@ Result<void> ExpectVector(const Program& program, const Instruction& instruction
   if (buffer.rows == Dim{-1, 1} && instruction.operand(operand).cols == cols) return {};
   return Misfit(buffer.name + " is not one row of " + std::to_string(cols) + " values");
 }
+
+// As a float32, which kernels take it as.
+bool IsFinite(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
 bool IsFloat(DType type) { return type == DType::kF32 || type == DType::kBf16; }
 
@@ -132,13 +136,13 @@ Result<void> CheckRopeTable(const Program& program, const Instruction& instructi
   TRY(ExpectRows(program, instruction, rope_table::kPositions, DType::kI32));
   TRY(ExpectRows(program, instruction, rope_table::kTable, DType::kF32));
   TRY(ExpectSameRows(program, instruction, rope_table::kPositions, rope_table::kTable));
-  TRY(Expect(instruction.operand(rope_table::kPositions).cols == 1,
+  TRY(Expect(program.buffer(instruction.operand(rope_table::kPositions)).cols == 1,
              "positions have more than one column"));
   TRY(Expect(table.begin == 0 && table.cols == program.buffer(table).cols,
              "table is not a whole buffer"));
   TRY(Expect(table.cols % 2 == 0, "table has an odd number of columns"));
   TRY(ExpectVector(program, instruction, rope_table::kInvFreq, table.cols / 2));
-  return Expect(std::isfinite(instruction.real(rope_table::kScale)), "scale is not finite");
+  return Expect(IsFinite(instruction.real(rope_table::kScale)), "scale is not finite");
 }
 
 Result<void> CheckRope(const Program& program, const Instruction& instruction) {
@@ -202,8 +206,10 @@ Result<void> CheckAttention(const Program& program, const Instruction& instructi
   TRY(Expect(q.cols == heads * cache.cols && out.cols == q.cols,
              "q and out are not heads times head_dim wide"));
   TRY(Expect(q.buffer != out.buffer, "out overwrites q"));
-  return Expect(std::isfinite(instruction.real(attention::kScale)), "scale is not finite");
+  return Expect(IsFinite(instruction.real(attention::kScale)), "scale is not finite");
 }
+
+constexpr int64_t kMaxVocab = 1 << 24;
 
 Result<void> CheckSample(const Program& program, const Instruction& instruction) {
   TRY(ExpectRows(program, instruction, sample::kLogits, DType::kF32));
@@ -211,6 +217,8 @@ Result<void> CheckSample(const Program& program, const Instruction& instruction)
   TRY(ExpectRows(program, instruction, sample::kRecord, DType::kI32));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kParams));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kRecord));
+  TRY(Expect(instruction.operand(sample::kLogits).cols <= kMaxVocab,
+             "logits are wider than 2^24"));
   TRY(Expect(instruction.operand(sample::kParams).cols == kSampleParamWords,
              "params are not one sampling record wide"));
   return Expect(instruction.operand(sample::kRecord).cols == kSampleRecordWords,

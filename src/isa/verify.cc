@@ -16,6 +16,7 @@ constexpr size_t kMaxBuffers = 1 << 16;
 constexpr size_t kMaxInstructions = 1 << 20;
 constexpr int32_t kMaxSemaphores = 4096;
 constexpr int64_t kMaxRows = int64_t{1} << 31;
+constexpr int64_t kMaxLaunchRows = int64_t{1} << 24;
 constexpr int64_t kMaxCols = int64_t{1} << 31;
 constexpr int64_t kMaxBufferBytes = int64_t{1} << 46;
 
@@ -48,8 +49,10 @@ Result<void> CheckRegisters(const Program& program) {
   for (const Register& reg : program.registers) {
     if (!IsRegisterName(reg.name) || !names.insert(reg.name).second)
       return Corrupt("register name '" + reg.name + "' is malformed or taken");
-    if (reg.max < 1 || reg.max > kMaxRows)
-      return Corrupt("register '" + reg.name + "' has a bound outside 1..2^31");
+    // Devices reserve memory for the largest launch; only what is set at load may be larger.
+    if (reg.max < 1 || reg.max > (reg.at_load ? kMaxRows : kMaxLaunchRows))
+      return Corrupt("register '" + reg.name + "' has a bound outside 1.." +
+                     (reg.at_load ? "2^31" : "2^24"));
   }
   return {};
 }

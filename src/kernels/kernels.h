@@ -121,7 +121,7 @@ struct AttentionArgs {
 
 struct KernelSet {
   const char* name;          // "scalar", "avx2", "avx512"
-  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA F16C"
+  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA"
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
   void (*matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);

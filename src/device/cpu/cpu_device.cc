@@ -164,9 +164,10 @@ class CpuProgram final : public LoadedProgram {
 
   void MakeSamplers() {
     int64_t vocab = 0;
-    for (const isa::Instruction& in : program_->streams[0])
-      if (in.op == isa::Opcode::kSample)
-        vocab = std::max(vocab, in.operand(isa::sample::kLogits).cols);
+    for (const auto& stream : program_->streams)
+      for (const isa::Instruction& in : stream)
+        if (in.op == isa::Opcode::kSample)
+          vocab = std::max(vocab, in.operand(isa::sample::kLogits).cols);
     if (vocab == 0) return;
     for (int i = 0; i < team_.count(); ++i)
       samplers_.push_back(std::make_unique<Sampler>(*options_.kernels, vocab));
@@ -174,7 +175,7 @@ class CpuProgram final : public LoadedProgram {
 
   void TakeInputs(const Launch& launch) {
     for (size_t i = 0; i < launch.inputs.size(); ++i)
-      if (!launch.inputs[i].empty())
+      if (program_->buffers[i].kind == isa::BufferKind::kInput && !launch.inputs[i].empty())
         std::memcpy(buffers_[i], launch.inputs[i].data(), launch.inputs[i].size() * 4);
   }
 

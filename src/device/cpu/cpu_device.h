@@ -13,8 +13,8 @@ namespace millpower::device::cpu {
 struct CpuOptions {
   int threads = 1;                              // >= 1, the calling thread included
   const kernels::KernelSet* kernels = nullptr;  // null: the fastest this machine has
-  // Not 0: executes the semaphores literally, picking the next stream at random at every
-  // instruction. Results are the same; tests use it to show that.
+  // Not 0: runs the streams in another order that their semaphores allow, picked at random by this
+  // seed. Results are the same; tests use it to show that.
   uint64_t order_seed = 0;
 };
 

@@ -16,19 +16,18 @@ constexpr int64_t kTopPGuess = 256;
 
 }  // namespace
 
-Sampler::Sampler(const kernels::KernelSet& kernels, int64_t vocab_size)
-    : kernels_(kernels), vocab_size_(vocab_size) {
-  candidates_.reserve(static_cast<size_t>(vocab_size));
-  weights_.reserve(static_cast<size_t>(vocab_size));
+Sampler::Sampler(const kernels::KernelSet& kernels, int64_t vocab_size_max) : kernels_(kernels) {
+  candidates_.reserve(static_cast<size_t>(vocab_size_max));
+  weights_.reserve(static_cast<size_t>(vocab_size_max));
 }
 
-void Sampler::Run(const float* logits, const int32_t* params, int32_t* record) {
+void Sampler::Run(std::span<const float> logits, const int32_t* params, int32_t* record) {
   std::fill_n(record, isa::kSampleRecordWords, 0);
-  const int64_t best = kernels_.argmax(logits, vocab_size_);
-  const float max = logits[best];
+  const int64_t best = kernels_.argmax(logits.data(), std::ssize(logits));
+  const float max = logits[static_cast<size_t>(best)];
   const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
   int32_t token = params[isa::kSampleTarget];
-  if (token < 0 || token >= vocab_size_) {
+  if (token < 0 || token >= std::ssize(logits)) {
     token = static_cast<int32_t>(best);
     if (temperature > 0 && std::isfinite(max)) token = Draw(logits, params, max);
   }
@@ -37,15 +36,15 @@ void Sampler::Run(const float* logits, const int32_t* params, int32_t* record) {
   if (alternatives >= 0) WriteLogprobs(logits, alternatives, max, record);
 }
 
-void Sampler::TakeTop(const float* logits, int64_t count) {
-  count = std::clamp<int64_t>(count, 1, vocab_size_);
+void Sampler::TakeTop(std::span<const float> logits, int64_t count) {
+  count = std::clamp<int64_t>(count, 1, std::ssize(logits));
   auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
   };
   candidates_.clear();
   // A heap with the least likely on top: most of the vocabulary fails the first comparison.
-  for (int64_t i = 0; i < vocab_size_; ++i) {
-    const float logit = logits[i];
+  for (int64_t i = 0; i < std::ssize(logits); ++i) {
+    const float logit = logits[static_cast<size_t>(i)];
     if (static_cast<int64_t>(candidates_.size()) < count) {
       if (std::isnan(logit)) continue;
       candidates_.push_back({logit, static_cast<int32_t>(i)});
@@ -59,13 +58,13 @@ void Sampler::TakeTop(const float* logits, int64_t count) {
   std::sort_heap(candidates_.begin(), candidates_.end(), likelier);
 }
 
-int32_t Sampler::DrawFromAll(const float* logits, float max, float inverse_temperature,
+int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inverse_temperature,
                              float uniform) {
   weights_.clear();
   double total = 0;
-  for (int64_t begin = 0; begin < vocab_size_; begin += kBlock) {
-    const int64_t size = std::min(kBlock, vocab_size_ - begin);
-    const double mass = kernels_.sum_exp(logits + begin, size, max, inverse_temperature);
+  for (int64_t begin = 0; begin < std::ssize(logits); begin += kBlock) {
+    const int64_t size = std::min(kBlock, std::ssize(logits) - begin);
+    const double mass = kernels_.sum_exp(logits.data() + begin, size, max, inverse_temperature);
     weights_.push_back(std::isnan(mass) ? 0 : mass);
     total += weights_.back();
   }
@@ -73,16 +72,16 @@ int32_t Sampler::DrawFromAll(const float* logits, float max, float inverse_tempe
   size_t block = 0;
   while (block + 1 < weights_.size() && left >= weights_[block]) left -= weights_[block++];
   const int64_t begin = static_cast<int64_t>(block) * kBlock;
-  const int64_t end = std::min(begin + kBlock, vocab_size_);
+  const int64_t end = std::min(begin + kBlock, std::ssize(logits));
   int64_t drawn = -1;
   for (int64_t i = begin; i < end; ++i) {
-    const float weight = kernels_.sum_exp(logits + i, 1, max, inverse_temperature);
+    const float weight = kernels_.sum_exp(logits.data() + i, 1, max, inverse_temperature);
     if (!(weight > 0)) continue;
     drawn = i;  // rounding may leave a little over: it goes to the last token that can be drawn
     left -= weight;
     if (left < 0) break;
   }
-  return static_cast<int32_t>(drawn >= 0 ? drawn : kernels_.argmax(logits, vocab_size_));
+  return static_cast<int32_t>(drawn >= 0 ? drawn : kernels_.argmax(logits.data(), std::ssize(logits)));
 }
 
 size_t Sampler::KeptCount(const int32_t* params, float max, float inverse_temperature,
@@ -107,14 +106,14 @@ size_t Sampler::KeptCount(const int32_t* params, float max, float inverse_temper
   return 0;
 }
 
-int32_t Sampler::Draw(const float* logits, const int32_t* params, float max) {
+int32_t Sampler::Draw(std::span<const float> logits, const int32_t* params, float max) {
   const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
   const float inverse_temperature = std::min(1.0f / temperature, 1e6f);
   const uint64_t seed = static_cast<uint32_t>(params[isa::kSampleSeedLow]) |
                         uint64_t{static_cast<uint32_t>(params[isa::kSampleSeedHigh])} << 32;
   const float uniform = RandomUniform(seed, static_cast<uint32_t>(params[isa::kSampleCounter]));
   const int32_t top_k = params[isa::kSampleTopK];
-  const bool some_k = top_k > 0 && top_k < vocab_size_;
+  const bool some_k = top_k > 0 && top_k < std::ssize(logits);
   const bool filtered =
       isa::FloatOf(params[isa::kSampleTopP]) < 1 || isa::FloatOf(params[isa::kSampleMinP]) > 0;
   if (!some_k && !filtered) return DrawFromAll(logits, max, inverse_temperature, uniform);
@@ -124,10 +123,10 @@ int32_t Sampler::Draw(const float* logits, const int32_t* params, float max) {
     TakeTop(logits, top_k);
     kept = KeptCount(params, max, inverse_temperature, std::nullopt, true);
   } else {
-    const double all_mass = kernels_.sum_exp(logits, vocab_size_, max, inverse_temperature);
+    const double all_mass = kernels_.sum_exp(logits.data(), std::ssize(logits), max, inverse_temperature);
     for (int64_t count = kTopPGuess; kept == 0; count *= 8) {
       TakeTop(logits, count);
-      kept = KeptCount(params, max, inverse_temperature, all_mass, count >= vocab_size_);
+      kept = KeptCount(params, max, inverse_temperature, all_mass, count >= std::ssize(logits));
     }
   }
   double total = 0;
@@ -138,13 +137,13 @@ int32_t Sampler::Draw(const float* logits, const int32_t* params, float max) {
   return candidates_[drawn].token;
 }
 
-void Sampler::WriteLogprobs(const float* logits, int alternatives, float max, int32_t* record) {
+void Sampler::WriteLogprobs(std::span<const float> logits, int alternatives, float max, int32_t* record) {
   const double log_total =
-      std::log(static_cast<double>(kernels_.sum_exp(logits, vocab_size_, max, 1.0f)));
+      std::log(static_cast<double>(kernels_.sum_exp(logits.data(), std::ssize(logits), max, 1.0f)));
   auto logprob = [&](float logit) {
     return isa::WordOf(static_cast<float>(static_cast<double>(logit - max) - log_total));
   };
-  record[isa::kRecordLogprob] = logprob(logits[record[isa::kRecordToken]]);
+  record[isa::kRecordLogprob] = logprob(logits[static_cast<size_t>(record[isa::kRecordToken])]);
   if (alternatives == 0) return;
   TakeTop(logits, alternatives);
   record[isa::kRecordCount] = static_cast<int32_t>(candidates_.size());

@@ -1,0 +1,37 @@
+// The subcommands of `millpower`, one file each. Each adds itself to the command line; the function
+// it returns runs it and gives the process's exit code: 0, 1 for an error that was printed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "cli/loader.h"
+
+namespace millpower::cli {
+
+using Command = std::function<Result<void>()>;
+
+Command AddServe(CLI::App& app);
+Command AddRun(CLI::App& app);
+Command AddCompile(CLI::App& app);
+Command AddInspect(CLI::App& app);
+
+// Flags that several subcommands share, as they were given.
+struct ModelFlags {
+  std::string weights = "auto";
+  std::string kv = "bf16";
+  std::string chat_format;
+  std::string kernels = "auto";
+  int threads = 0;
+};
+// --weights, --kv, --chat-format
+void AddCompileFlags(CLI::App& command, ModelFlags& flags);
+// --threads, --kernels
+void AddDeviceFlags(CLI::App& command, ModelFlags& flags);
+Result<LoadOptions> ToLoadOptions(const ModelFlags& flags);
+// --threads, or as many as we may use.
+int ThreadCount(const ModelFlags& flags);
+
+}  // namespace millpower::cli

@@ -1,0 +1,113 @@
+// millpower inspect FILE|FOLDER|config.json|NAME
+#include <filesystem>
+#include <map>
+
+#include "cli/commands.h"
+#include "device/device.h"
+#include "isa/encoding.h"
+
+namespace millpower::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  bool disassemble = false;
+  ModelFlags shared;
+};
+
+// A Program, and the texts that came with it.
+struct Subject {
+  isa::Program program;
+  isa::Texts texts;
+};
+
+Result<Subject> Open(const Flags& flags) {
+  const std::filesystem::path path = flags.model;
+  if (isa::IsPackage(path)) {
+    TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, {}));
+    return Subject{std::move(package.program), std::move(package.texts)};
+  }
+  TRY_ASSIGN(const LoadOptions options, ToLoadOptions(flags.shared));
+  TRY_ASSIGN(ImportedModel model, std::filesystem::is_directory(path)
+                                      ? ImportModel(path, options)
+                                      : ImportShape(flags.model, options));
+  return Subject{std::move(model.compiled.program), std::move(model.texts)};
+}
+
+std::string Megabytes(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+void PrintSummary(const Subject& subject) {
+  const isa::Program& program = subject.program;
+  std::printf("program      %s (format version %u)\n", program.name.c_str(), isa::kFormatVersion);
+  for (const char* text : {"source", "chat", "generation"})
+    if (const auto found = subject.texts.find(text); found != subject.texts.end())
+      std::printf("%-12s %s\n", text, found->second.c_str());
+  for (const auto& [fact, value] : program.facts)
+    std::printf("%-12s %lld\n", fact.c_str(), static_cast<long long>(value));
+
+  std::map<std::string, int64_t> weight_bytes;  // by type
+  int64_t all_weights = 0, scratch = 0, ops_per_row = 0;
+  for (const isa::Buffer& buffer : program.buffers) {
+    const int64_t bytes = isa::BufferBytes(buffer, program.Max(buffer.rows));
+    if (buffer.kind == isa::BufferKind::kWeight) {
+      weight_bytes[Name(buffer.dtype)] += bytes;
+      all_weights += bytes;
+    } else if (buffer.kind != isa::BufferKind::kKv) {
+      scratch += bytes;
+    }
+  }
+  std::map<std::string, int> counts;
+  for (const auto& stream : program.streams) {
+    for (const isa::Instruction& in : stream) {
+      ++counts[isa::Info(in.op).name];
+      if (in.op != isa::Opcode::kMatMul) continue;
+      const isa::Buffer& w = program.buffer(in.operand(isa::matmul::kW));
+      ops_per_row += 2 * w.rows.size * w.cols;
+    }
+  }
+  std::printf("weights      %s", Megabytes(all_weights).c_str());
+  for (const auto& [type, bytes] : weight_bytes)
+    std::printf(" (%s %s)", type.c_str(), Megabytes(bytes).c_str());
+  std::printf("\nkv cache     %lld bytes per token\n",
+              static_cast<long long>(device::KvPageBytes(program) / isa::kPagePositions));
+  std::printf("scratch      %s\n", Megabytes(scratch).c_str());
+  std::printf("matmul       %.3f Gop per token, all layers and the head\n",
+              static_cast<double>(ops_per_row) / 1e9);
+  for (const isa::Register& reg : program.registers)
+    std::printf("register     %s, up to %lld%s\n", reg.name.c_str(),
+                static_cast<long long>(reg.max), reg.at_load ? ", set at load" : "");
+  std::printf("instructions");
+  for (const auto& [op, count] : counts) std::printf(" %s %d", op.c_str(), count);
+  std::printf("\n");
+}
+
+Result<void> Inspect(const Flags& flags) {
+  TRY_ASSIGN(const Subject subject, Open(flags));
+  if (flags.disassemble)
+    std::fputs(isa::Print(subject.program).c_str(), stdout);
+  else
+    PrintSummary(subject);
+  return {};
+}
+
+}  // namespace
+
+Command AddInspect(CLI::App& app) {
+  const auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "Show what is in a compiled model, or what a model would compile to");
+  command
+      ->add_option("model", flags->model,
+                   "Compiled file, model folder, config.json, or a published model's name "
+                   "(qwen3-0.6b ... qwen3-32b)")
+      ->required();
+  command->add_flag("--disassemble", flags->disassemble, "Print the Program's text form");
+  AddCompileFlags(*command, flags->shared);
+  return [flags] { return Inspect(*flags); };
+}
+
+}  // namespace millpower::cli

@@ -1,0 +1,152 @@
+#include "cli/loader.h"
+
+#include <spdlog/spdlog.h>
+
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "base/threads.h"
+#include "cli/progress.h"
+#include "import/hf/folder.h"
+#include "import/hf/published.h"
+#include "isa/sampling.h"
+
+namespace millpower::cli {
+namespace {
+
+constexpr size_t kMaxConfigBytes = 16 << 20;
+
+import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
+  import::GraphOptions graph;
+  graph.max_rows = options.max_batch_tokens;
+  graph.max_seqs = options.max_num_seqs;
+  graph.max_picked = options.max_num_seqs;
+  graph.page_positions = isa::kPagePositions;
+  graph.sample_param_words = isa::kSampleParamWords;
+  graph.sample_record_words = isa::kSampleRecordWords;
+  return graph;
+}
+
+std::string GenerationText(const import::GenerationDefaults& generation) {
+  Json json = {{"do_sample", true},         {"temperature", generation.temperature},
+               {"top_p", generation.top_p}, {"min_p", generation.min_p},
+               {"top_k", generation.top_k}, {"eos_token_id", generation.eos_token_ids}};
+  if (generation.max_new_tokens) json["max_new_tokens"] = *generation.max_new_tokens;
+  return DumpJson(json);
+}
+
+// What travels with the Program, checked as it will be when it is loaded.
+Result<LoadedModel> Assemble(const std::string& name, isa::Program program,
+                             isa::BoundWeights weights, const isa::Texts& texts,
+                             const LoadOptions& options) {
+  LoadedModel model;
+  model.name = name;
+  auto text = [&](const char* key) {
+    const auto found = texts.find(key);
+    return found == texts.end() ? std::string() : found->second;
+  };
+  const int64_t vocab_size = program.FactOr("vocab_size", 0);
+  if (vocab_size == 0) return Fail(ErrorCode::kUnsupported, name + " is not a language model");
+  TRY_ASSIGN(model.tokenizer, text::Tokenizer::FromJson(text("tokenizer")));
+  if (model.tokenizer->vocab_size() > vocab_size)
+    return Fail(ErrorCode::kCorrupt, "the tokenizer has ids up to " +
+                                         std::to_string(model.tokenizer->vocab_size() - 1) +
+                                         ", the model only " + std::to_string(vocab_size));
+  if (options.chat_format) {
+    model.chat_format = *options.chat_format;
+  } else {
+    TRY_ASSIGN(model.chat_format, text::ChatFormatFromName(text("chat")));
+  }
+  TRY_ASSIGN(model.generation, import::ParseGenerationConfig(text("generation"), vocab_size));
+  model.program = std::make_shared<const isa::Program>(std::move(program));
+  model.weights = std::move(weights);
+  return model;
+}
+
+Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOptions& options) {
+  if (options.compile.weight_type)
+    return Fail(ErrorCode::kInvalidArgument,
+                path.string() +
+                    " is compiled: its weight type is settled; compile the model "
+                    "again with --weights to change it",
+                "weights");
+  ProgressLine progress("checking weights", options.show_progress);
+  TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, std::ref(progress)));
+  return Assemble(path.filename(), std::move(package.program), std::move(package.weights),
+                  package.texts, options);
+}
+
+}  // namespace
+
+Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadOptions& options) {
+  TRY_ASSIGN(import::HfFolder folder, import::OpenHfFolder(path));
+  ImportedModel model;
+  if (folder.tokenizer_json.empty())
+    return Fail(ErrorCode::kNotFound, "no tokenizer.json in " + path.string());
+  text::ChatFormat format;
+  if (options.chat_format) {
+    format = *options.chat_format;
+  } else if (folder.chat_template.empty()) {
+    return Fail(ErrorCode::kUnsupported,
+                path.string() + " has no chat template; choose the format with --chat-format");
+  } else {
+    auto detected = text::DetectChatFormat(folder.chat_template);
+    if (!detected) return FailAt(path.string(), detected.error());
+    format = *detected;
+  }
+  TRY_ASSIGN(const ir::Graph graph, folder.BuildGraph(GraphOptionsOf(options)));
+  TRY_ASSIGN(model.compiled, compile::Compile(graph, options.compile));
+  model.texts = {{"tokenizer", std::move(folder.tokenizer_json)},
+                 {"chat", text::ChatFormatName(format)},
+                 {"generation", GenerationText(folder.generation)},
+                 {"source", path.string()}};
+  model.notes = std::move(folder.notes);
+  model.notes.insert(model.notes.end(), folder.generation.notes.begin(),
+                     folder.generation.notes.end());
+  model.weights = std::move(folder.weights);
+  return model;
+}
+
+Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadOptions& options) {
+  import::Qwen3Config config;
+  if (const import::PublishedModel* published = import::FindPublishedModel(config_or_name)) {
+    config = published->config;
+  } else if (std::filesystem::is_regular_file(config_or_name)) {
+    TRY_ASSIGN(const std::string text, ReadFile(config_or_name, kMaxConfigBytes));
+    auto parsed = import::ParseQwen3Config(text);
+    if (!parsed) return FailAt(config_or_name, parsed.error());
+    config = *parsed;
+  } else {
+    std::string names;
+    for (const import::PublishedModel& model : import::PublishedModels())
+      names += std::string(names.empty() ? "" : ", ") + model.name;
+    return Fail(ErrorCode::kNotFound,
+                config_or_name + " is neither a config.json nor a published model (" + names + ")");
+  }
+  TRY_ASSIGN(const ir::Graph graph, import::BuildQwen3Graph(config, GraphOptionsOf(options)));
+  ImportedModel model;
+  TRY_ASSIGN(model.compiled, compile::Compile(graph, options.compile));
+  return model;
+}
+
+Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOptions& options) {
+  // "models/demo/" and "models/demo" have one name.
+  const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
+  if (std::filesystem::is_regular_file(path)) {
+    if (isa::IsPackage(path)) return LoadPackage(path, options);
+    return Fail(ErrorCode::kUnsupported,
+                path.string() + " is neither a compiled model nor a model folder");
+  }
+  TRY_ASSIGN(ImportedModel imported, ImportModel(path, options));
+  for (const std::string& note : imported.notes) spdlog::warn("{}: {}", path.string(), note);
+  ThreadTeam team(options.threads);
+  isa::BoundWeights weights;
+  {
+    ProgressLine progress("packing weights", options.show_progress);
+    TRY_ASSIGN(weights, compile::PackAll(imported.compiled.program, imported.compiled.packing,
+                                         *imported.weights, team, std::ref(progress)));
+  }
+  return Assemble(std::filesystem::absolute(path).filename(), std::move(imported.compiled.program),
+                  std::move(weights), imported.texts, options);
+}
+
+}  // namespace millpower::cli

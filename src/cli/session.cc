@@ -1,0 +1,96 @@
+#include "cli/session.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "base/system.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/llm_engine.h"
+#include "kernels/kernels.h"
+
+namespace millpower::cli {
+namespace {
+
+// Without --kv-memory: room for this many whole contexts, but at most this part of the memory that
+// is left once the weights are in.
+constexpr int64_t kDefaultContexts = 8;
+constexpr double kDefaultShare = 0.5;
+
+struct KvPlan {
+  int64_t pages = 0;
+  int32_t max_model_len = 0;
+};
+
+Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options) {
+  const int64_t page_bytes = device::KvPageBytes(program);
+  const int64_t model_positions = program.FactOr("max_positions", 0);
+  const int64_t wanted = options.max_model_len > 0 ? options.max_model_len : model_positions;
+  if (wanted > model_positions)
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("--max-model-len {} is more than the model's context, {}", wanted,
+                            model_positions),
+                "max-model-len");
+  const int64_t context_pages = (wanted + isa::kPagePositions - 1) / isa::kPagePositions;
+  const int64_t available = AvailableMemoryBytes();
+  int64_t budget = options.kv_memory_bytes;
+  if (budget == 0)
+    budget = std::min(kDefaultContexts * context_pages * page_bytes,
+                      static_cast<int64_t>(kDefaultShare * static_cast<double>(available)));
+  if (budget > available)
+    spdlog::warn("KV memory of {:.2f} GB is more than the {:.2f} GB that are free", budget / 1e9,
+                 available / 1e9);
+  KvPlan plan;
+  plan.pages = std::min(budget / page_bytes,
+                        program.registers[static_cast<size_t>(program.FindRegister("pages"))].max);
+  const int64_t positions = plan.pages * isa::kPagePositions;
+  plan.max_model_len = static_cast<int32_t>(std::min(wanted, positions));
+  if (positions >= wanted) return plan;
+  const std::string arithmetic = fmt::format(
+      "a context of {} tokens takes {} pages of {} bytes = {:.2f} GB of KV memory; there are "
+      "{:.2f} GB",
+      wanted, context_pages, page_bytes, static_cast<double>(context_pages * page_bytes) / 1e9,
+      static_cast<double>(budget) / 1e9);
+  if (options.max_model_len > 0 || plan.pages == 0)
+    return Fail(ErrorCode::kNoCapacity, arithmetic, "max-model-len");
+  spdlog::warn("{}: contexts are limited to {} tokens", arithmetic, plan.max_model_len);
+  return plan;
+}
+
+}  // namespace
+
+Result<Session> StartSession(const std::string& path, const SessionOptions& options) {
+  TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
+  Session session;
+  TRY_ASSIGN(session.model, LoadModel(path, options.load));
+  const isa::Program& program = *session.model.program;
+  if (program.FindRegister("pages") < 0)
+    return Fail(ErrorCode::kUnsupported, path + " is not a language model: it has no KV cache");
+  TRY_ASSIGN(const KvPlan kv, PlanKv(program, options));
+  session.device = device::cpu::MakeCpuDevice({options.load.threads, kernel_set, 0});
+  TRY_ASSIGN(auto loaded, session.device->Load(session.model.program, session.model.weights,
+                                               {.kv_pages = kv.pages}));
+  spdlog::info(
+      "{}: {:.2f} GB of weights, {} KV pages ({:.2f} GB), context {}; {} threads, {} "
+      "kernels ({})",
+      session.model.name,
+      [&] {
+        double bytes = 0;
+        for (const auto& weight : session.model.weights.by_buffer)
+          bytes += static_cast<double>(weight.size());
+        return bytes / 1e9;
+      }(),
+      kv.pages, static_cast<double>(kv.pages * device::KvPageBytes(program)) / 1e9,
+      kv.max_model_len, options.load.threads, kernel_set->name, kernel_set->instructions);
+  TRY_ASSIGN(session.engine,
+             engine::StartLlmEngine(std::move(loaded),
+                                    {.max_model_len = kv.max_model_len,
+                                     .max_num_seqs = options.max_num_seqs,
+                                     .max_batch_tokens = options.max_batch_tokens,
+                                     .max_queue = options.max_queue,
+                                     .eos_ids = session.model.generation.eos_token_ids}));
+  return session;
+}
+
+}  // namespace millpower::cli
