@@ -114,9 +114,9 @@ struct Api::Impl {
   std::atomic<bool> draining{false};
   boost::asio::thread_pool short_lane{1};
   boost::asio::thread_pool long_lane{1};
-  GenerationContext generation_context{
-      metrics, clock,
-      [this](std::function<void()> work) { boost::asio::post(long_lane, std::move(work)); }};
+  GenerationContext generation_context{metrics, clock, [this](std::function<void()> work) {
+                                         boost::asio::post(long_lane, std::move(work));
+                                       }};
 };
 
 const Api::Impl::GetRoute Api::Impl::kGetRoutes[] = {
@@ -144,7 +144,8 @@ Api::Impl::Impl(const ModelRegistry& models_in, Metrics& metrics_in, const Clock
 void Api::Impl::Handle(ExchangePtr exchange) {
   const HttpRequest& request = exchange->request();
   std::string_view path = request.path;
-  if (path.starts_with(kModelsPrefix) && path.size() > kModelsPrefix.size()) path = "/v1/models/{id}";
+  if (path.starts_with(kModelsPrefix) && path.size() > kModelsPrefix.size())
+    path = "/v1/models/{id}";
 
   const auto get = std::ranges::find(kGetRoutes, path, &GetRoute::path);
   const auto post = std::ranges::find(kPostRoutes, path, &PostRoute::path);
@@ -162,8 +163,8 @@ void Api::Impl::Handle(ExchangePtr exchange) {
   } else if (!is_get && request.method == "POST") {
     HandlePost(exchange, *post);
   } else {
-    HttpResponse response = ErrorResponse(HttpFault::kMethodNotAllowed,
-                                          request.path + " takes only " + allow);
+    HttpResponse response =
+        ErrorResponse(HttpFault::kMethodNotAllowed, request.path + " takes only " + allow);
     response.headers.emplace_back("allow", allow);
     exchange->Reply(std::move(response));
   }
@@ -207,7 +208,9 @@ Api::Impl::Answer Api::Impl::Banner(const HttpRequest&) {
   return JsonResponse({{"name", "millpower"}, {"version", kVersion}, {"api", "/openapi.json"}});
 }
 
-Api::Impl::Answer Api::Impl::Live(const HttpRequest&) { return JsonResponse(Json{{"status", "live"}}); }
+Api::Impl::Answer Api::Impl::Live(const HttpRequest&) {
+  return JsonResponse(Json{{"status", "live"}});
+}
 
 Api::Impl::Answer Api::Impl::Ready(const HttpRequest&) {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
@@ -265,10 +268,9 @@ Result<void> Api::Impl::Chat(const ExchangePtr& exchange, const Json& body, cons
   TRY_ASSIGN(std::vector<int32_t> prompt, PromptIds(request, *model));
   ReplyHead head = MakeHead("chatcmpl-", request, *model);
   if (head.return_token_ids) head.prompts.push_back(prompt);
-  TRY_ASSIGN(engine::Request made, MakeEngineRequest(request, head.id, std::move(prompt),
-                                                     model->max_model_len, *model));
-  const auto generation =
-      MakeGeneration(exchange, model, MakeChatReply(std::move(head)), request);
+  TRY_ASSIGN(engine::Request made,
+             MakeEngineRequest(request, head.id, std::move(prompt), model->max_model_len, *model));
+  const auto generation = MakeGeneration(exchange, model, MakeChatReply(std::move(head)), request);
   generation->AddChoice(std::move(made),
                         Transcriber(*model, request,
                                     text::OutputParser(model->chat_format,
@@ -292,8 +294,9 @@ Result<void> Api::Impl::Complete(const ExchangePtr& exchange, const Json& body,
                                  std::move(ids), kMaxTokensDefault, *model));
     made.push_back(std::move(one));
   }
-  const auto generation = MakeGeneration(
-      exchange, model, MakeCompletionReply(std::move(head), static_cast<int>(made.size())), request);
+  const auto generation =
+      MakeGeneration(exchange, model,
+                     MakeCompletionReply(std::move(head), static_cast<int>(made.size())), request);
   for (size_t i = 0; i < made.size(); ++i) {
     std::string echo;
     if (request.echo) echo = PromptText(request.prompts[i], *model);

@@ -216,14 +216,17 @@ Connection::Task<bool> Connection::SendAnswer(Exchange& exchange) {
 Connection::Task<void> Connection::SendOutput(Exchange& exchange, bool& complete) {
   while (socket_.is_open() && !exchange.gone()) {
     Exchange::Output output = exchange.Take();
-    if (!output.bytes.empty() && !co_await Write(std::move(output.bytes))) co_return;
+    if (output.bytes.empty() && !output.complete) {
+      // What comes after Take posts a wake-up to this strand, which runs after the wait has begun.
+      wake_.expires_at(asio::steady_timer::time_point::max());
+      co_await wake_.async_wait(kTuple);
+      continue;
+    }
+    if (!co_await Write(std::move(output.bytes))) co_return;
     if (output.complete) {
       complete = true;
       co_return;
     }
-    // What arrived meanwhile has posted a wake-up to this strand, which runs after this wait began.
-    wake_.expires_at(asio::steady_timer::time_point::max());
-    co_await wake_.async_wait(kTuple);
   }
 }
 

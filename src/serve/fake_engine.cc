@@ -14,9 +14,9 @@ engine::TokenInfo MakeInfo(const engine::SamplingParams& sampling, int32_t token
 }  // namespace
 
 FakeEngine::FakeEngine(engine::EngineLimits limits, Script script)
-    : limits_(limits), script_(std::move(script)), thread_([this](std::stop_token stop) {
-        Loop(stop);
-      }) {}
+    : limits_(limits),
+      script_(std::move(script)),
+      thread_([this](std::stop_token stop) { Loop(stop); }) {}
 
 FakeEngine::~FakeEngine() { thread_.request_stop(); }
 
@@ -95,8 +95,8 @@ void FakeEngine::Loop(std::stop_token stop) {
       lock.unlock();
       const engine::Verdict verdict = live.sink(delta);
       if (verdict == engine::Verdict::kContinue && !delta.finish) continue;
-      const bool cancelled = verdict == engine::Verdict::kCancel ||
-                             delta.finish == engine::FinishReason::kCancelled;
+      const bool cancelled =
+          verdict == engine::Verdict::kCancel || delta.finish == engine::FinishReason::kCancelled;
       engine::Sink last_sink = std::move(live.sink);  // destroyed without the lock
       lock.lock();
       ++stats_.requests_finished;

@@ -16,8 +16,10 @@ Result<void> CheckKeyCounts(std::string_view text) {
   for (size_t i = 0; i < text.size() && depth >= 0 && depth <= kJsonMaxDepth; ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
@@ -54,15 +56,19 @@ void FieldReader::Refuse(const std::string& name, const std::string& what, Error
 void FieldReader::Read(const char* name, bool& value) {
   const Json* field = Find(name);
   if (field == nullptr) return;
-  if (field->is_boolean()) value = field->get<bool>();
-  else Refuse(name, "must be a boolean");
+  if (field->is_boolean())
+    value = field->get<bool>();
+  else
+    Refuse(name, "must be a boolean");
 }
 
 void FieldReader::Read(const char* name, std::string& value) {
   const Json* field = Find(name);
   if (field == nullptr) return;
-  if (field->is_string()) value = field->get_ref<const std::string&>();
-  else Refuse(name, "must be a string");
+  if (field->is_string())
+    value = field->get_ref<const std::string&>();
+  else
+    Refuse(name, "must be a string");
 }
 
 bool FieldReader::ReadInteger(const char* name, const Json& field, int64_t& value, int64_t low,

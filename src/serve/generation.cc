@@ -42,8 +42,10 @@ void Generation::Start() {
   });
   for (size_t i = 0; i < requests_.size(); ++i) {
     const auto submitted = model_->engine->Submit(
-        std::move(requests_[i]), [self = shared_from_this(), index = static_cast<int>(i)](
-                                const engine::Delta& delta) { return self->OnDelta(index, delta); });
+        std::move(requests_[i]),
+        [self = shared_from_this(), index = static_cast<int>(i)](const engine::Delta& delta) {
+          return self->OnDelta(index, delta);
+        });
     if (submitted) continue;
     {
       std::lock_guard lock(mutex_);

@@ -56,7 +56,8 @@ Json CompletionLogprobsJson(const text::Tokenizer& tokenizer,
       continue;
     }
     logprobs.push_back(Clamped(record.info.logprob));
-    // The token itself is always among them. Of different tokens with one text the likeliest counts.
+    // The token itself is always among them. Of different tokens with one text the likeliest
+    // counts.
     Json top = Json::object();
     for (const engine::Alternative& alternative : record.info.top)
       top.emplace(TokenText(tokenizer, alternative.token), Clamped(alternative.logprob));

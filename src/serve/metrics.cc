@@ -55,8 +55,10 @@ constexpr EngineSeries kEngineSeries[] = {
 void AddValue(MetricFamily& family, double value, std::vector<ClientMetric::Label> labels = {}) {
   ClientMetric metric;
   metric.label = std::move(labels);
-  if (family.type == MetricType::Gauge) metric.gauge.value = value;
-  else metric.counter.value = value;
+  if (family.type == MetricType::Gauge)
+    metric.gauge.value = value;
+  else
+    metric.counter.value = value;
   family.metric.push_back(std::move(metric));
 }
 
@@ -80,10 +82,10 @@ struct Metrics::Impl {
           .Name("millpower_http_requests_total")
           .Help("Requests answered; status 499: the client left first")
           .Register(registry);
-  prometheus::Family<prometheus::Histogram>& request_seconds =
-      Histograms("millpower_http_request_seconds", "From the end of the request to that of the answer");
-  prometheus::Family<prometheus::Histogram>& first_token_seconds =
-      Histograms("millpower_time_to_first_token_seconds", "From a request's arrival to its first token");
+  prometheus::Family<prometheus::Histogram>& request_seconds = Histograms(
+      "millpower_http_request_seconds", "From the end of the request to that of the answer");
+  prometheus::Family<prometheus::Histogram>& first_token_seconds = Histograms(
+      "millpower_time_to_first_token_seconds", "From a request's arrival to its first token");
   prometheus::Family<prometheus::Histogram>& token_seconds =
       Histograms("millpower_inter_token_seconds", "From one token to the next");
   prometheus::Family<prometheus::Histogram>& generation_seconds =

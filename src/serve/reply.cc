@@ -43,8 +43,10 @@ class ChatReply final : public Reply {
 
 Json ChatReply::Delta(const OutputEvent& event) const {
   switch (event.kind) {
-    case OutputEvent::kContent: return {{"content", event.text}};
-    case OutputEvent::kReasoning: return {{"reasoning_content", event.text}};
+    case OutputEvent::kContent:
+      return {{"content", event.text}};
+    case OutputEvent::kReasoning:
+      return {{"reasoning_content", event.text}};
     case OutputEvent::kToolCallBegin: {
       Json call = {{"index", event.index}};
       call.update(ToolCallJson({NewId("call_"), event.text, ""}));
@@ -54,7 +56,8 @@ Json ChatReply::Delta(const OutputEvent& event) const {
       Json call = {{"index", event.index}, {"function", {{"arguments", event.text}}}};
       return {{"tool_calls", Json::array({std::move(call)})}};
     }
-    case OutputEvent::kToolCallEnd: break;
+    case OutputEvent::kToolCallEnd:
+      break;
   }
   return Json::object();
 }
@@ -84,15 +87,23 @@ std::vector<Json> ChatReply::Events(int, Piece piece) {
 
 void ChatReply::Add(int, Piece piece) {
   for (OutputEvent& event : piece.events) switch (event.kind) {
-      case OutputEvent::kContent: content_ += event.text; break;
-      case OutputEvent::kReasoning: reasoning_ += event.text; break;
+      case OutputEvent::kContent:
+        content_ += event.text;
+        break;
+      case OutputEvent::kReasoning:
+        reasoning_ += event.text;
+        break;
       case OutputEvent::kToolCallBegin:
         calls_.push_back({NewId("call_"), std::move(event.text), ""});
         break;
-      case OutputEvent::kToolCallArguments: calls_.back().arguments += event.text; break;
-      case OutputEvent::kToolCallEnd: break;
+      case OutputEvent::kToolCallArguments:
+        calls_.back().arguments += event.text;
+        break;
+      case OutputEvent::kToolCallEnd:
+        break;
     }
-  if (head_.logprobs || head_.return_token_ids) std::ranges::move(piece.tokens, std::back_inserter(tokens_));
+  if (head_.logprobs || head_.return_token_ids)
+    std::ranges::move(piece.tokens, std::back_inserter(tokens_));
   if (piece.finish_reason) finish_reason_ = piece.finish_reason;
 }
 
@@ -162,7 +173,8 @@ Json CompletionReply::ChoiceJson(int index, std::string text,
 
 std::vector<Json> CompletionReply::Events(int index, Piece piece) {
   const bool first = !std::exchange(choices_.at(static_cast<size_t>(index)).begun, true);
-  return {Event(ChoiceJson(index, JoinText(piece.events), piece.tokens, piece.finish_reason, first))};
+  return {
+      Event(ChoiceJson(index, JoinText(piece.events), piece.tokens, piece.finish_reason, first))};
 }
 
 void CompletionReply::Add(int index, Piece piece) {

@@ -100,8 +100,7 @@ bool ReadIds(FieldReader& fields, const std::string& name, const Json& array, in
   return true;
 }
 
-void ReadGeneration(FieldReader& fields, const ServedModel& model,
-                    GenerationRequest& request) {
+void ReadGeneration(FieldReader& fields, const ServedModel& model, GenerationRequest& request) {
   engine::SamplingParams& sampling = request.sampling;
   sampling.temperature = model.defaults.temperature;
   sampling.top_k = model.defaults.top_k;
@@ -210,10 +209,12 @@ void ReadPrompts(FieldReader& fields, int32_t vocab_size, std::vector<Prompt>& p
   for (size_t i = 0; i < field->size(); ++i) {
     const Json& item = (*field)[i];
     std::vector<int32_t> ids;
-    if (item.is_string()) prompts.push_back(item.get<std::string>());
+    if (item.is_string())
+      prompts.push_back(item.get<std::string>());
     else if (ReadIds(fields, fmt::format("prompt[{}]", i), item, vocab_size, ids))
       prompts.push_back(std::move(ids));
-    else return;
+    else
+      return;
   }
 }
 
@@ -248,8 +249,10 @@ Result<ChatRequest> ReadChatRequest(const Json& body, const ServedModel& model) 
   if (fields.Find("top_logprobs")) {
     int32_t top = 0;
     fields.Read("top_logprobs", top, 0, int32_t{engine::kMaxTopLogprobs});
-    if (logprobs) request.sampling.logprobs = top;
-    else if (top > 0) fields.Refuse("top_logprobs", "is only allowed with logprobs");
+    if (logprobs)
+      request.sampling.logprobs = top;
+    else if (top > 0)
+      fields.Refuse("top_logprobs", "is only allowed with logprobs");
   }
   ReadMaxTokens(fields, "max_tokens", 1, request);
   ReadMaxTokens(fields, "max_completion_tokens", 1, request);
@@ -296,7 +299,8 @@ Result<std::vector<int32_t>> ReadDetokenizeRequest(const Json& body, const Serve
   std::vector<int32_t> ids;
   if (const Json* tokens = fields.Find("tokens"))
     ReadIds(fields, "tokens", *tokens, model.engine->limits().vocab_size, ids);
-  else fields.Refuse("tokens", "is required");
+  else
+    fields.Refuse("tokens", "is required");
   TRY(fields.status());
   return ids;
 }
@@ -331,8 +335,8 @@ Result<engine::Request> MakeEngineRequest(const GenerationRequest& request, std:
                             "output included",
                             prompt.size(), model.max_model_len),
                 "prompt");
-  engine::Request made{.id = std::move(id), .caller = "", .prompt = std::move(prompt),
-                       .sampling = request.sampling};
+  engine::Request made{
+      .id = std::move(id), .caller = "", .prompt = std::move(prompt), .sampling = request.sampling};
   // An upper bound that reaches past the context ends where the context does.
   made.sampling.max_tokens = static_cast<int32_t>(std::min<int64_t>(max_tokens, room));
   return made;

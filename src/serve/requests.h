@@ -47,7 +47,8 @@ struct CompletionRequest : GenerationRequest {
 };
 
 struct TokenizeRequest {
-  std::variant<std::string, ChatRequest> text;  // of a chat, only what the prompt depends on is read
+  std::variant<std::string, ChatRequest>
+      text;  // of a chat, only what the prompt depends on is read
 };
 
 // The name in `model`. Errors: kInvalidArgument.

@@ -34,13 +34,14 @@ Piece Transcriber::Push(const engine::Delta& delta) {
   PushPrompt(delta.prompt);
   for (size_t i = 0; i < delta.tokens.size(); ++i) {
     const bool is_last = i + 1 == delta.tokens.size();
-    const bool is_end =
-        is_last && delta.finish == engine::FinishReason::kStop &&
-        IsIn(model_.defaults.eos_token_ids, delta.tokens[i].token);
+    const bool is_end = is_last && delta.finish == engine::FinishReason::kStop &&
+                        IsIn(model_.defaults.eos_token_ids, delta.tokens[i].token);
     PushToken(delta.tokens[i], is_end);
   }
-  if (stopped_) Finish("stop");
-  else if (delta.finish) Finish(delta.finish == engine::FinishReason::kLength ? "length" : "stop");
+  if (stopped_)
+    Finish("stop");
+  else if (delta.finish)
+    Finish(delta.finish == engine::FinishReason::kLength ? "length" : "stop");
   if (piece_.events.empty() && piece_.finish_reason == nullptr) return {};
   return std::exchange(piece_, {});
 }
@@ -74,8 +75,10 @@ void Transcriber::PushText(std::string_view text) {
 
 void Transcriber::Show(std::string_view text) {
   if (text.empty()) return;
-  if (parser_) Append(parser_->Push(text));
-  else piece_.events.push_back({OutputEvent::kContent, 0, std::string(text)});
+  if (parser_)
+    Append(parser_->Push(text));
+  else
+    piece_.events.push_back({OutputEvent::kContent, 0, std::string(text)});
 }
 
 void Transcriber::Append(std::vector<OutputEvent> events) {
