@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 namespace millpower::text {
 
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
-  std::ranges::stable_sort(tokens_, {}, &AddedToken::content);
+  std::ranges::sort(tokens_, {}, [](const AddedToken& token) {
+    return std::tie(token.content, token.id);  // ids only to have one order
+  });
   const auto repeated = std::ranges::unique(tokens_, {}, &AddedToken::content);
   tokens_.erase(repeated.begin(), repeated.end());
   for (const AddedToken& token : tokens_)

@@ -26,7 +26,7 @@ inline constexpr size_t kMaxAddedTokenBytes = 1024;
 class AddedTokenMatcher {
  public:
   AddedTokenMatcher() = default;
-  // Contents are of 1 to kMaxAddedTokenBytes bytes; of equal ones the first counts.
+  // Contents are of 1 to kMaxAddedTokenBytes bytes; of equal ones the lowest id counts.
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
   bool empty() const { return tokens_.empty(); }

@@ -37,7 +37,9 @@ class Bpe {
   std::array<int32_t, 256> byte_tokens_;
   std::vector<uint32_t> byte_pair_ranks_;  // [256 * 256]: what every word asks first, in L2
   std::vector<uint64_t> pair_slots_;       // open addressing: left, right, rank
-  int hash_shift_ = 0;
+  int slot_shift_ = 0;                     // a hash's upper bits are its slot
+  std::vector<uint64_t> filter_;  // a bit per hash: most pairs that are asked for are absent
+  int filter_shift_ = 0;
   std::vector<int32_t> merged_;  // [rank]
 };
 
