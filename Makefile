@@ -1,0 +1,64 @@
+# The commands people use. The build itself is CMake's (CMakePresets.json).
+
+MODEL ?= models/demo
+PORT ?= 8080
+HOST ?= 127.0.0.1
+# More flags for `millpower serve`, e.g. ARGS="--threads 8 --kv-memory 4GiB"
+ARGS ?=
+# ON in CI: warnings are errors.
+WERROR ?= OFF
+
+BINARY := build/release/millpower
+
+.PHONY: help serve build test test-fast test-e2e asan fuzz format check setup clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+serve: build ## install what is missing, build, and serve MODEL (default: the demo) on PORT
+	@exec $(BINARY) serve --model "$(MODEL)" --host $(HOST) --port $(PORT) --hints $(ARGS)
+
+build: setup ## build/release/millpower
+	@test -f build/release/build.ninja || cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
+	@ninja -C build/release --quiet millpower
+
+test: test-fast test-e2e ## set up and run the unit tests and the end-to-end tests
+
+test-fast: setup ## unit tests beside the sources, in C++
+	@cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
+	@ninja -C build/release --quiet
+	@ctest --test-dir build/release --output-on-failure --no-tests=error
+
+test-e2e: build build/venv/.ready ## the real binary, driven by real clients
+	@build/venv/bin/python -m pytest -q tests/e2e
+
+build/venv/.ready: tests/e2e/requirements.txt
+	@python3 -m venv build/venv
+	@build/venv/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/requirements.txt
+	@touch $@
+
+asan: setup ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake --preset asan >/dev/null
+	@ninja -C build/asan --quiet
+	@ctest --test-dir build/asan --output-on-failure --no-tests=error
+
+FUZZ_SECONDS ?= 60
+fuzz: setup-dev ## every fuzz target for FUZZ_SECONDS each
+	@tools/fuzz.sh $(FUZZ_SECONDS)
+
+check: setup-dev ## formatting, and that folders include only what they may
+	@git ls-files '*.cc' '*.h' | xargs clang-format-19 --dry-run --Werror
+	@python3 tools/check_layers.py
+
+format: setup-dev ## format all C++ sources
+	@git ls-files '*.cc' '*.h' | xargs clang-format-19 -i
+
+setup:
+	@tools/setup.sh packages.txt
+
+.PHONY: setup-dev
+setup-dev:
+	@tools/setup.sh packages.txt packages-dev.txt
+
+clean: ## remove everything built
+	rm -rf build
