@@ -63,6 +63,18 @@ TEST(Json, BoundsDepth) {
   EXPECT_NE(deep.error().message.find("deeper"), std::string::npos);
 }
 
+TEST(Json, BoundsKeysOfAnObject) {
+  auto object = [](int keys) {
+    std::string text = "{\"k\":0";
+    for (int i = 1; i < keys; ++i) text += ",\"k" + std::to_string(i) + ":\":[{\"a\":1}]";
+    return text + "}";
+  };
+  EXPECT_TRUE(ParseJson(object(kJsonMaxKeys)));
+  const auto wide = ParseJson(object(kJsonMaxKeys + 1));
+  ASSERT_FALSE(wide);
+  EXPECT_NE(wide.error().message.find("more keys"), std::string::npos);
+}
+
 TEST(Json, KeepsKeyOrder) {
   EXPECT_EQ(DumpJson(*ParseJson(R"({"z":1,"a":2})")), R"({"z":1,"a":2})");
 }

@@ -1,28 +1,37 @@
 #include "base/json.h"
 
+#include <algorithm>
+#include <array>
 #include <string>
 
 namespace millpower {
 namespace {
 
-// Depth is counted before the parser builds anything, outside of strings.
-Result<void> CheckDepth(std::string_view text) {
+// Nesting and keys are counted before the parser builds anything, outside of strings.
+Result<void> CheckLimits(std::string_view text) {
+  std::array<int, kJsonMaxDepth + 1> keys{};  // of the object open at each depth
   int depth = 0;
   bool in_string = false;
+  auto too = [](const std::string& what, int limit, size_t at) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "JSON " + what + " " + std::to_string(limit) + " at byte " + std::to_string(at));
+  };
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
-      if (++depth > kJsonMaxDepth)
-        return Fail(ErrorCode::kInvalidArgument,
-                    "JSON nests deeper than " + std::to_string(kJsonMaxDepth) +
-                        " levels at byte " + std::to_string(i));
+      if (++depth > kJsonMaxDepth) return too("nests deeper than", kJsonMaxDepth, i);
+      keys[static_cast<size_t>(depth)] = 0;
     } else if (c == '}' || c == ']') {
-      --depth;
+      depth = std::max(depth - 1, 0);
+    } else if (c == ':' && ++keys[static_cast<size_t>(depth)] > kJsonMaxKeys) {
+      return too("object has more keys than", kJsonMaxKeys, i);
     }
   }
   return {};
@@ -31,7 +40,7 @@ Result<void> CheckDepth(std::string_view text) {
 }  // namespace
 
 Result<Json> ParseJson(std::string_view text) {
-  TRY(CheckDepth(text));
+  TRY(CheckLimits(text));
   try {
     return Json::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {
