@@ -91,7 +91,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    if not BINARY.exists() or not MODEL.exists():
+    if not BINARY.exists() or not (MODEL / "config.json").exists():
         pytest.skip(f"needs {BINARY} and {MODEL}")
     running = Server(tmp_path_factory.mktemp("server") / "log.txt")
     yield running
@@ -101,7 +101,7 @@ def server(tmp_path_factory):
 @pytest.fixture
 def own_server(tmp_path):
     """Starts servers that a test may stop or give flags."""
-    if not BINARY.exists() or not MODEL.exists():
+    if not BINARY.exists() or not (MODEL / "config.json").exists():
         pytest.skip(f"needs {BINARY} and {MODEL}")
     started = []
 
