@@ -114,8 +114,9 @@ struct Api::Impl {
   std::atomic<bool> draining{false};
   boost::asio::thread_pool short_lane{1};
   boost::asio::thread_pool long_lane{1};
+  boost::asio::thread_pool reply_lane{1};  // whole answers are written down here
   GenerationContext generation_context{metrics, clock, [this](std::function<void()> work) {
-                                         boost::asio::post(long_lane, std::move(work));
+                                         boost::asio::post(reply_lane, std::move(work));
                                        }};
 };
 
@@ -196,7 +197,7 @@ void Api::Impl::HandlePost(const ExchangePtr& exchange, const PostRoute& route) 
 
 Result<void> Api::Impl::AnswerPost(const ExchangePtr& exchange, const PostRoute& route) {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
-  TRY_ASSIGN(const Json body, ParseBody(exchange->request().body));
+  TRY_ASSIGN(const Json body, ParseBody(exchange->TakeBody()));
   TRY_ASSIGN(const std::string name, ReadModelName(body));
   TRY_ASSIGN(const ModelPtr model, models.Find(name));
   return (this->*route.answer)(exchange, body, model);
@@ -332,9 +333,10 @@ Api::Api(const ModelRegistry& models, Metrics& metrics, const Clock& clock)
 Api::~Api() {
   StartDraining();
   impl_->short_lane.join();
+  impl_->long_lane.join();
   while (impl_->generation_context.live_count > 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  impl_->long_lane.join();
+  impl_->reply_lane.join();
 }
 
 void Api::Handle(std::shared_ptr<Exchange> exchange) { impl_->Handle(std::move(exchange)); }

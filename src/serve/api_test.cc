@@ -483,7 +483,11 @@ TEST_F(ApiTest, CountsWhatItDoes) {
   Chat();
   Stream("/v1/chat/completions", ChatBody());
   Get("/nowhere");
-  const std::string text = Get("/metrics").body;
+  std::string text;  // an answer is counted once it has been sent
+  EXPECT_TRUE(Eventually([&] {
+    text = Get("/metrics").body;
+    return text.contains("status=\"404\"");
+  }));
   EXPECT_THAT(text, HasSubstr("millpower_http_requests_total{route=\"chat\",status=\"200\"} 2"));
   EXPECT_THAT(text, HasSubstr("millpower_http_requests_total{route=\"other\",status=\"404\"} 1"));
   EXPECT_THAT(text, HasSubstr("millpower_generated_tokens_total{model=\"test\"} 14"));

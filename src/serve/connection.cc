@@ -24,7 +24,7 @@ using boost::system::error_code;
 using Parser = http::request_parser<http::string_body>;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
-constexpr size_t kSmallBodyBytes = 64 << 10;  // need not be set aside
+constexpr size_t kSmallBodyBytes = 64 << 10;  // always welcome
 constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests, while one is answered
 constexpr size_t kLingerBytes = 64 << 20;
 constexpr std::chrono::milliseconds kLingerTime{2'000};
@@ -74,24 +74,15 @@ HttpResponse RefusalOf(error_code error, const HttpLimits& limits) {
   return ErrorResponse(HttpFault::kMalformed, "malformed HTTP request: " + error.message());
 }
 
-// Room for one body among all that are being read, given back when destroyed.
-class BodyRoom {
- public:
-  explicit BodyRoom(ServerContext& context) : context_(context) {}
-  ~BodyRoom() { context_.bodies_bytes -= bytes_; }
-  BodyRoom(const BodyRoom&) = delete;
-  BodyRoom& operator=(const BodyRoom&) = delete;
-
-  bool Take(size_t bytes) {
-    if (bytes <= kSmallBodyBytes) return true;
-    bytes_ = bytes;
-    return (context_.bodies_bytes += bytes) <= context_.limits.bodies_bytes_max;
-  }
-
- private:
-  ServerContext& context_;
-  size_t bytes_ = 0;
-};
+// Room for one body among all that wait to be read and understood, given back with the last copy.
+// nullptr: there is none.
+std::shared_ptr<void> TakeBodyRoom(ServerContext& context, size_t bytes) {
+  const std::shared_ptr<void> room(&context.bodies_bytes, [bytes](void* total) {
+    *static_cast<std::atomic<size_t>*>(total) -= bytes;
+  });
+  const size_t total = context.bodies_bytes += bytes;
+  return bytes <= kSmallBodyBytes || total <= context.limits.bodies_bytes_max ? room : nullptr;
+}
 
 }  // namespace
 
@@ -179,10 +170,10 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
     co_return refuse(
         ErrorResponse(HttpFault::kMalformed, "both Content-Length and Transfer-Encoding"));
 
-  BodyRoom room(context_);
   const size_t length =
       parser.content_length().value_or(parser.chunked() ? limits.body_bytes_max : 0);
-  if (!room.Take(length))
+  std::shared_ptr<void> room = TakeBodyRoom(context_, length);
+  if (!room)
     co_return refuse(ErrorResponse(
         Error{ErrorCode::kUnavailable, "too many large requests are being read", ""}));
   if (const auto expect = message[http::field::expect]; !expect.empty()) {
@@ -198,6 +189,7 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
   if (error) co_return refuse(RefusalOf(error, limits));
   Incoming incoming{Describe(parser), std::nullopt};
   incoming.request.body = std::move(parser.get().body());
+  incoming.request.body_room = std::move(room);
   co_return incoming;
 }
 

@@ -22,7 +22,7 @@ struct ServerContext {
   HttpServer::Observer observer;
   std::atomic<bool> draining{false};
   std::atomic<int64_t> connection_count{0};
-  std::atomic<size_t> bodies_bytes{0};  // set aside for large bodies being read
+  std::atomic<size_t> bodies_bytes{0};  // set aside for bodies that are not yet understood
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {

@@ -31,6 +31,11 @@ std::string Exchange::Head(int status, std::string_view content_type) const {
   return head;
 }
 
+std::string Exchange::TakeBody() {
+  request_.body_room.reset();
+  return std::move(request_.body);
+}
+
 void Exchange::Reply(HttpResponse response) {
   const bool has_body = response.status != 204;
   std::string bytes = Head(response.status, has_body ? response.content_type : "");
@@ -58,7 +63,7 @@ bool Exchange::Stream(std::string_view bytes) {
     unsent_ = Head(200, "text/event-stream; charset=utf-8") + "cache-control: no-cache\r\n";
     unsent_ += request_.http_1_0 ? "\r\n" : "transfer-encoding: chunked\r\n\r\n";
   }
-  const bool too_slow = unsent_.size() + bytes.size() > unsent_bytes_max_;
+  const bool too_slow = unsent_.size() > unsent_bytes_max_;
   if (too_slow) {
     gone_ = true;
     unsent_.clear();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -19,7 +20,8 @@ struct HttpRequest {
   std::string content_type;
   std::string id;  // x-request-id: the client's if sane (ids.h), else ours
   std::string body;
-  bool http_1_0 = false;  // no chunked answers; never kept alive
+  std::shared_ptr<void> body_room = nullptr;  // let go of with the body
+  bool http_1_0 = false;                      // no chunked answers; never kept alive
   bool keep_alive = true;
 };
 
@@ -33,10 +35,12 @@ struct HttpResponse {
 // Thread-safe. An answer is either one Reply, or Stream calls and a Finish.
 class Exchange {
  public:
-  // A stream whose unsent bytes would exceed `unsent_bytes_max` is given up.
+  // A stream is given up when there is more to send and over `unsent_bytes_max` are still unsent.
   Exchange(HttpRequest request, size_t unsent_bytes_max);
 
   const HttpRequest& request() const { return request_; }
+  // The body, which need not be kept while its answer is made. Once, before anybody else looks.
+  std::string TakeBody();
 
   // ---- For whoever answers.
 
@@ -87,7 +91,7 @@ class Exchange {
   std::string Head(int status, std::string_view content_type) const;
   void WakeUnlocked(std::unique_lock<std::mutex>& lock);
 
-  const HttpRequest request_;
+  HttpRequest request_;  // constant but for the body
   const size_t unsent_bytes_max_;
   const char* route_ = "other";
 

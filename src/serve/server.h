@@ -16,7 +16,7 @@ namespace millpower::serve {
 struct HttpLimits {
   size_t header_bytes_max = 16 << 10;                // request line and headers; 431
   size_t body_bytes_max = 32 << 20;                  // 413
-  size_t bodies_bytes_max = 512 << 20;               // of all requests being read, large ones; 503
+  size_t bodies_bytes_max = 512 << 20;               // of all not yet understood; 503
   size_t unsent_bytes_max = 1 << 20;                 // of one stream, before its client is given up
   int connection_count_max = 1024;                   // one more is answered 503 and closed
   std::chrono::milliseconds idle_timeout{75'000};    // between requests: closed

@@ -46,9 +46,12 @@ void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds e
   const double seconds = static_cast<double>(elapsed.count()) * 1e-9;
   metrics.CountRequest(summary.route, status, seconds);
   const HttpRequest& request = exchange.request();
-  spdlog::info("{} {} {} {:.1f}ms in={} out={} id={}", Printable(request.method),
-               Printable(request.path), status, seconds * 1e3, summary.prompt_tokens,
-               summary.completion_tokens, request.id);
+  const std::string_view route = summary.route;
+  const bool is_probe = route == "health" || route == "metrics";
+  spdlog::log(is_probe ? spdlog::level::debug : spdlog::level::info,
+              "{} {} {} {:.1f}ms in={} out={} id={}", Printable(request.method),
+              Printable(request.path), status, seconds * 1e3, summary.prompt_tokens,
+              summary.completion_tokens, request.id);
 }
 
 Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock)
