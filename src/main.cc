@@ -28,6 +28,7 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddRun);
   add(millpower::cli::AddCompile);
   add(millpower::cli::AddInspect);
+  add(millpower::cli::AddBench);
 
   try {
     app.parse(argc, argv);

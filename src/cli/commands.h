@@ -17,6 +17,7 @@ Command AddServe(CLI::App& app);
 Command AddRun(CLI::App& app);
 Command AddCompile(CLI::App& app);
 Command AddInspect(CLI::App& app);
+Command AddBench(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {

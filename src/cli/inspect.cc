@@ -11,7 +11,7 @@ namespace {
 
 struct Flags {
   std::string model;
-  bool disassemble = false;
+  bool disassemble = false, graph = false;
   ModelFlags shared;
 };
 
@@ -86,6 +86,12 @@ void PrintSummary(const Subject& subject) {
 }
 
 Result<void> Inspect(const Flags& flags) {
+  if (flags.graph) {
+    TRY_ASSIGN(const LoadOptions options, ToLoadOptions(flags.shared));
+    TRY_ASSIGN(const std::string text, GraphText(flags.model, options));
+    std::fputs(text.c_str(), stdout);
+    return {};
+  }
   TRY_ASSIGN(const Subject subject, Open(flags));
   if (flags.disassemble)
     std::fputs(isa::Print(subject.program).c_str(), stdout);
@@ -106,6 +112,8 @@ Command AddInspect(CLI::App& app) {
                    "(qwen3-0.6b ... qwen3-32b)")
       ->required();
   command->add_flag("--disassemble", flags->disassemble, "Print the Program's text form");
+  command->add_flag("--graph", flags->graph,
+                    "Print the graph that a model folder, config.json or name is compiled from");
   AddCompileFlags(*command, flags->shared);
   return [flags] { return Inspect(*flags); };
 }

@@ -106,26 +106,41 @@ Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadO
   return model;
 }
 
-Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadOptions& options) {
-  import::Qwen3Config config;
-  if (const import::PublishedModel* published = import::FindPublishedModel(config_or_name)) {
-    config = published->config;
-  } else if (std::filesystem::is_regular_file(config_or_name)) {
-    TRY_ASSIGN(const std::string text, ReadFile(config_or_name, kMaxConfigBytes));
-    auto parsed = import::ParseQwen3Config(text);
-    if (!parsed) return FailAt(config_or_name, parsed.error());
-    config = *parsed;
-  } else {
+namespace {
+
+Result<ir::Graph> ShapeGraph(const std::string& config_or_name, const LoadOptions& options) {
+  if (const import::PublishedModel* published = import::FindPublishedModel(config_or_name))
+    return import::BuildQwen3Graph(published->config, GraphOptionsOf(options));
+  if (!std::filesystem::is_regular_file(config_or_name)) {
     std::string names;
     for (const import::PublishedModel& model : import::PublishedModels())
       names += std::string(names.empty() ? "" : ", ") + model.name;
     return Fail(ErrorCode::kNotFound,
                 config_or_name + " is neither a config.json nor a published model (" + names + ")");
   }
-  TRY_ASSIGN(const ir::Graph graph, import::BuildQwen3Graph(config, GraphOptionsOf(options)));
+  TRY_ASSIGN(const std::string text, ReadFile(config_or_name, kMaxConfigBytes));
+  auto config = import::ParseQwen3Config(text);
+  if (!config) return FailAt(config_or_name, config.error());
+  return import::BuildQwen3Graph(*config, GraphOptionsOf(options));
+}
+
+}  // namespace
+
+Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadOptions& options) {
+  TRY_ASSIGN(const ir::Graph graph, ShapeGraph(config_or_name, options));
   ImportedModel model;
   TRY_ASSIGN(model.compiled, compile::Compile(graph, options.compile));
   return model;
+}
+
+Result<std::string> GraphText(const std::string& model, const LoadOptions& options) {
+  if (!std::filesystem::is_directory(model)) {
+    TRY_ASSIGN(const ir::Graph graph, ShapeGraph(model, options));
+    return ir::ToText(graph);
+  }
+  TRY_ASSIGN(const import::HfFolder folder, import::OpenHfFolder(model));
+  TRY_ASSIGN(const ir::Graph graph, folder.BuildGraph(GraphOptionsOf(options)));
+  return ir::ToText(graph);
 }
 
 Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOptions& options) {

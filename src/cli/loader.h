@@ -54,4 +54,7 @@ Result<ImportedModel> ImportModel(const std::filesystem::path& folder, const Loa
 // as "qwen3-32b". Errors: kNotFound, listing the names there are.
 Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadOptions& options);
 
+// The text form of the graph that a folder, a config.json or a published name is compiled from.
+Result<std::string> GraphText(const std::string& model, const LoadOptions& options);
+
 }  // namespace millpower::cli
