@@ -75,13 +75,14 @@ HttpResponse RefusalOf(error_code error, const HttpLimits& limits) {
 }
 
 // Room for one body among all that wait to be read and understood, given back with the last copy.
-// nullptr: there is none.
-std::shared_ptr<void> TakeBodyRoom(ServerContext& context, size_t bytes) {
-  const std::shared_ptr<void> room(&context.bodies_bytes, [bytes](void* total) {
-    *static_cast<std::atomic<size_t>*>(total) -= bytes;
-  });
-  const size_t total = context.bodies_bytes += bytes;
-  return bytes <= kSmallBodyBytes || total <= context.limits.bodies_bytes_max ? room : nullptr;
+// nullopt: there is none.
+std::optional<std::shared_ptr<void>> TakeBodyRoom(ServerContext& context, size_t bytes) {
+  const size_t total = *context.bodies_bytes += bytes;
+  // The body may outlive the server, and so the total does too.
+  std::shared_ptr<void> room(
+      nullptr, [bodies_bytes = context.bodies_bytes, bytes](void*) { *bodies_bytes -= bytes; });
+  if (bytes > kSmallBodyBytes && total > context.limits.bodies_bytes_max) return std::nullopt;
+  return room;
 }
 
 }  // namespace
@@ -172,7 +173,7 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
 
   const size_t length =
       parser.content_length().value_or(parser.chunked() ? limits.body_bytes_max : 0);
-  std::shared_ptr<void> room = TakeBodyRoom(context_, length);
+  std::optional<std::shared_ptr<void>> room = TakeBodyRoom(context_, length);
   if (!room)
     co_return refuse(ErrorResponse(
         Error{ErrorCode::kUnavailable, "too many large requests are being read", ""}));
@@ -189,7 +190,7 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
   if (error) co_return refuse(RefusalOf(error, limits));
   Incoming incoming{Describe(parser), std::nullopt};
   incoming.request.body = std::move(parser.get().body());
-  incoming.request.body_room = std::move(room);
+  incoming.request.body_room = std::move(*room);
   co_return incoming;
 }
 

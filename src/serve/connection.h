@@ -22,7 +22,8 @@ struct ServerContext {
   HttpServer::Observer observer;
   std::atomic<bool> draining{false};
   std::atomic<int64_t> connection_count{0};
-  std::atomic<size_t> bodies_bytes{0};  // set aside for bodies that are not yet understood
+  // Set aside for bodies that are not yet understood.
+  std::shared_ptr<std::atomic<size_t>> bodies_bytes = std::make_shared<std::atomic<size_t>>(0);
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
