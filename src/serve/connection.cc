@@ -88,14 +88,11 @@ std::optional<std::shared_ptr<void>> TakeBodyRoom(ServerContext& context, size_t
 }  // namespace
 
 Connection::Connection(asio::ip::tcp::socket socket, ServerContext& context)
-    : socket_(std::move(socket)),
+    : presence_(context.connection_count),
+      socket_(std::move(socket)),
       context_(context),
       wake_(socket_.get_executor()),
-      buffer_(context.limits.header_bytes_max + kReadAheadBytes) {
-  ++context_.connection_count;
-}
-
-Connection::~Connection() { --context_.connection_count; }
+      buffer_(context.limits.header_bytes_max + kReadAheadBytes) {}
 
 void Connection::Start() {
   asio::co_spawn(

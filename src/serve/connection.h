@@ -30,7 +30,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   // `socket`'s executor is a strand of its own. `context` outlives the connection.
   Connection(boost::asio::ip::tcp::socket socket, ServerContext& context);
-  ~Connection();
 
   // Serves until either side closes; keeps itself alive meanwhile.
   void Start();
@@ -61,6 +60,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<void> Linger();
   void CloseNow();
 
+  // Counts the connection until all of it is gone: the first member is destroyed last.
+  struct Presence {
+    explicit Presence(std::atomic<int64_t>& count) : count(count) { ++count; }
+    ~Presence() { --count; }
+    std::atomic<int64_t>& count;
+  };
+
+  const Presence presence_;
   boost::asio::ip::tcp::socket socket_;
   ServerContext& context_;
   boost::asio::steady_timer wake_;  // cancelled to wake SendOutput

@@ -21,6 +21,7 @@ HttpConfig TestConfig() {
   HttpConfig config{.port = 0};
   config.limits = {.header_bytes_max = 4096,
                    .body_bytes_max = 100'000,
+                   .bodies_bytes_max = 150'000,
                    .unsent_bytes_max = 1 << 18,
                    .connection_count_max = 8,
                    .idle_timeout = milliseconds(400),
@@ -206,6 +207,23 @@ TEST_F(ServerTest, RefusesWhatIsMalformedOrTooLarge) {
     client.Close();
   }
   EXPECT_EQ(handled_, 0);
+}
+
+TEST_F(ServerTest, BoundsAllLargeBodiesTogether) {
+  const std::string post = "POST /hold HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n";
+  TestClient first(server_.port());
+  first.Send(post + std::string(90'000, 'x'));
+  ASSERT_TRUE(Eventually([&] { return handled_ == 1; }));
+  TestClient second(server_.port());
+  second.Send(post);
+  EXPECT_EQ(second.Read()->status, 503);
+  TestClient small(server_.port());
+  small.Post("/echo", "small");
+  EXPECT_EQ(small.Read()->status, 200);
+  held_.at(0)->TakeBody();
+  TestClient third(server_.port());
+  third.Send(post + std::string(90'000, 'x'));
+  EXPECT_TRUE(Eventually([&] { return handled_ == 3; }));
 }
 
 TEST_F(ServerTest, TimesOutASlowHeaderOrBody) {
