@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "cli/session.h"
+#include "cli/size.h"
 #include "kernels/peak.h"
 
 namespace millpower::cli {
@@ -172,7 +173,7 @@ Result<Json> Measure(const Flags& flags) {
       {"read_bandwidth_bytes_s", Median(bandwidths)},
       {"fma_peak_flops_s", Median(fma_peaks)},
       {"int8_peak_ops_s", Median(int8_peaks)},
-      {"matrix_bytes", sizes.matrix_bytes},
+      {"matrix_bytes", static_cast<int64_t>(sizes.matrix_bytes)},
       {"decode_tok_s", Median(decode_rates)},
       {"decode_share_of_bandwidth", Median(decode_shares)},
       {"decode_8_tok_s", Median(batch_rates[8])},
@@ -192,15 +193,15 @@ void PrintTable(const Json& result) {
   fmt::print("machine      read {:.1f} GB/s, f32 {:.0f} Gflop/s, int8 {:.0f} Gop/s\n",
              number("read_bandwidth_bytes_s") / 1e9, number("fma_peak_flops_s") / 1e9,
              number("int8_peak_ops_s") / 1e9);
-  fmt::print("decode       {:.1f} tok/s, {:.0f}% of the bandwidth ({:.2f} GB of weights a step)\n",
+  fmt::print("decode       {:.1f} tok/s, {:.0f}% of the bandwidth ({} of weights a step)\n",
              number("decode_tok_s"), 100 * number("decode_share_of_bandwidth"),
-             number("matrix_bytes") / 1e9);
+             FormatSize(result["matrix_bytes"].get<int64_t>()));
   fmt::print("  batch 8    {:.1f} tok/s\n  batch 32   {:.1f} tok/s\n", number("decode_8_tok_s"),
              number("decode_32_tok_s"));
   fmt::print("prefill 512  {:.1f} tok/s, {:.0f}% of the f32 peak\n", number("prefill_512_tok_s"),
              100 * number("prefill_share_of_peak"));
-  fmt::print("cold start   {:.2f} s\nresident     {:.2f} GB\n", number("cold_start_s"),
-             number("resident_bytes") / 1e9);
+  fmt::print("cold start   {:.2f} s\nresident     {}\n", number("cold_start_s"),
+             FormatSize(result["resident_bytes"].get<int64_t>()));
 }
 
 Result<void> Bench(const Flags& flags) {

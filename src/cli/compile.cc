@@ -4,6 +4,7 @@
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/size.h"
 
 namespace millpower::cli {
 namespace {
@@ -34,8 +35,8 @@ Result<void> Compile(const Flags& flags) {
     return packed;
   };
   TRY(isa::WritePackage(flags.output, program, model.texts, next_weight, std::ref(progress)));
-  std::printf("%s: %.2f GB, Program '%s'\n", flags.output.c_str(),
-              static_cast<double>(std::filesystem::file_size(flags.output)) / 1e9,
+  std::printf("%s: %s, Program '%s'\n", flags.output.c_str(),
+              FormatSize(static_cast<int64_t>(std::filesystem::file_size(flags.output))).c_str(),
               program.name.c_str());
   return {};
 }

@@ -18,7 +18,4 @@ namespace millpower::cli {
 // for TOML that does not parse, a setting there is no flag for, and a value that its flag refuses.
 Result<void> ApplyConfig(CLI::App& command, const std::filesystem::path& path);
 
-// "512MiB", "2GB", "1048576" -> bytes. Errors: kInvalidArgument.
-Result<int64_t> ParseSize(const std::string& text);
-
 }  // namespace millpower::cli

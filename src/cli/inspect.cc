@@ -3,6 +3,7 @@
 #include <map>
 
 #include "cli/commands.h"
+#include "cli/size.h"
 #include "device/device.h"
 #include "isa/encoding.h"
 
@@ -34,12 +35,6 @@ Result<Subject> Open(const Flags& flags) {
   return Subject{std::move(model.compiled.program), std::move(model.texts)};
 }
 
-std::string Megabytes(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
-  return text;
-}
-
 void PrintSummary(const Subject& subject) {
   const isa::Program& program = subject.program;
   std::printf("program      %s (format version %u)\n", program.name.c_str(), isa::kFormatVersion);
@@ -69,12 +64,12 @@ void PrintSummary(const Subject& subject) {
       ops_per_row += 2 * w.rows.size * w.cols;
     }
   }
-  std::printf("weights      %s", Megabytes(all_weights).c_str());
+  std::printf("weights      %s", FormatSize(all_weights).c_str());
   for (const auto& [type, bytes] : weight_bytes)
-    std::printf(" (%s %s)", type.c_str(), Megabytes(bytes).c_str());
+    std::printf(" (%s %s)", type.c_str(), FormatSize(bytes).c_str());
   std::printf("\nkv cache     %lld bytes per token\n",
               static_cast<long long>(device::KvPageBytes(program) / isa::kPagePositions));
-  std::printf("scratch      %s\n", Megabytes(scratch).c_str());
+  std::printf("scratch      %s\n", FormatSize(scratch).c_str());
   std::printf("matmul       %.3f Gop per token, all layers and the head\n",
               static_cast<double>(ops_per_row) / 1e9);
   for (const isa::Register& reg : program.registers)

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <string>
 
+#include "cli/size.h"
+
 namespace millpower::cli {
 
 // Prints nothing unless standard error is a terminal, and nothing for what is over quickly.
@@ -26,9 +28,8 @@ class ProgressLine {
     if (!enabled_ || total_bytes == 0 || now - last_ < std::chrono::milliseconds(100)) return;
     last_ = now;
     shown_ = true;
-    std::fprintf(stderr, "\r\033[K%s %3d%% of %.2f GB", what_.c_str(),
-                 static_cast<int>(100 * done_bytes / total_bytes),
-                 static_cast<double>(total_bytes) / 1e9);
+    std::fprintf(stderr, "\r\033[K%s %3d%% of %s", what_.c_str(),
+                 static_cast<int>(100 * done_bytes / total_bytes), FormatSize(total_bytes).c_str());
     std::fflush(stderr);
   }
 

@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/session.h"
+#include "cli/size.h"
 #include "serve/service.h"
 
 namespace millpower::cli {

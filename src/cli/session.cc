@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/system.h"
+#include "cli/size.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/llm_engine.h"
 #include "kernels/kernels.h"
@@ -39,8 +40,8 @@ Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options
     budget = std::min(kDefaultContexts * context_pages * page_bytes,
                       static_cast<int64_t>(kDefaultShare * static_cast<double>(available)));
   if (budget > available)
-    spdlog::warn("KV memory of {:.2f} GB is more than the {:.2f} GB that are free", budget / 1e9,
-                 available / 1e9);
+    spdlog::warn("KV memory of {} is more than the {} that are free", FormatSize(budget),
+                 FormatSize(available));
   KvPlan plan;
   plan.pages = std::min(budget / page_bytes,
                         program.registers[static_cast<size_t>(program.FindRegister("pages"))].max);
@@ -48,10 +49,8 @@ Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options
   plan.max_model_len = static_cast<int32_t>(std::min(wanted, positions));
   if (positions >= wanted) return plan;
   const std::string arithmetic = fmt::format(
-      "a context of {} tokens takes {} pages of {} bytes = {:.2f} GB of KV memory; there are "
-      "{:.2f} GB",
-      wanted, context_pages, page_bytes, static_cast<double>(context_pages * page_bytes) / 1e9,
-      static_cast<double>(budget) / 1e9);
+      "a context of {} tokens takes {} pages of {} bytes = {} of KV memory; there is {}", wanted,
+      context_pages, page_bytes, FormatSize(context_pages * page_bytes), FormatSize(budget));
   if (options.max_model_len > 0 || plan.pages == 0)
     return Fail(ErrorCode::kNoCapacity, arithmetic, "max-model-len");
   spdlog::warn("{}: contexts are limited to {} tokens", arithmetic, plan.max_model_len);
@@ -71,18 +70,13 @@ Result<Session> StartSession(const std::string& path, const SessionOptions& opti
   session.device = device::cpu::MakeCpuDevice({options.load.threads, kernel_set, 0});
   TRY_ASSIGN(auto loaded, session.device->Load(session.model.program, session.model.weights,
                                                {.kv_pages = kv.pages}));
-  spdlog::info(
-      "{}: {:.2f} GB of weights, {} KV pages ({:.2f} GB), context {}; {} threads, {} "
-      "kernels ({})",
-      session.model.name,
-      [&] {
-        double bytes = 0;
-        for (const auto& weight : session.model.weights.by_buffer)
-          bytes += static_cast<double>(weight.size());
-        return bytes / 1e9;
-      }(),
-      kv.pages, static_cast<double>(kv.pages * device::KvPageBytes(program)) / 1e9,
-      kv.max_model_len, options.load.threads, kernel_set->name, kernel_set->instructions);
+  int64_t weight_bytes = 0;
+  for (const auto& weight : session.model.weights.by_buffer)
+    weight_bytes += static_cast<int64_t>(weight.size());
+  spdlog::info("{}: {} of weights, {} KV pages ({}), context {}; {} threads, {} kernels ({})",
+               session.model.name, FormatSize(weight_bytes), kv.pages,
+               FormatSize(kv.pages * device::KvPageBytes(program)), kv.max_model_len,
+               options.load.threads, kernel_set->name, kernel_set->instructions);
   TRY_ASSIGN(session.engine,
              engine::StartLlmEngine(std::move(loaded),
                                     {.max_model_len = kv.max_model_len,
