@@ -76,11 +76,12 @@ Result<std::string> Answer(Session& session, const Flags& flags, const Json& mes
   const LoadedModel& model = session.model;
   text::ChatOptions chat;
   if (flags.no_think) chat.enable_thinking = false;
+  std::vector<text::TextRange> typed;  // control tokens that a person types stay text
   TRY_ASSIGN(const std::string prompt,
-             text::RenderChat(model.chat_format, messages, nullptr, chat));
+             text::RenderChat(model.chat_format, messages, nullptr, chat, &typed));
   engine::Request request;
   request.id = "turn-" + std::to_string(turn);
-  TRY_ASSIGN(request.prompt, model.tokenizer->Encode(prompt));
+  TRY_ASSIGN(request.prompt, model.tokenizer->Encode(prompt, true, typed));
   engine::SamplingParams& sampling = request.sampling;
   sampling.temperature =
       static_cast<float>(flags.temperature.value_or(model.generation.temperature));

@@ -48,6 +48,9 @@ serve::GenerationDefaults Defaults(const Flags& flags, const import::GenerationD
           .top_k = static_cast<int32_t>(flags.top_k.value_or(file.top_k)),
           .top_p = static_cast<float>(flags.top_p.value_or(file.top_p)),
           .min_p = static_cast<float>(flags.min_p.value_or(file.min_p)),
+          .max_tokens = file.max_new_tokens ? std::optional(static_cast<int32_t>(std::min<int64_t>(
+                                                  *file.max_new_tokens, INT32_MAX)))
+                                            : std::nullopt,
           .eos_token_ids = file.eos_token_ids};
 }
 

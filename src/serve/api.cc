@@ -270,7 +270,8 @@ Result<void> Api::Impl::Chat(const ExchangePtr& exchange, const Json& body, cons
   ReplyHead head = MakeHead("chatcmpl-", request, *model);
   if (head.return_token_ids) head.prompts.push_back(prompt);
   TRY_ASSIGN(engine::Request made,
-             MakeEngineRequest(request, head.id, std::move(prompt), model->max_model_len, *model));
+             MakeEngineRequest(request, head.id, std::move(prompt),
+                               model->defaults.max_tokens.value_or(model->max_model_len), *model));
   const auto generation = MakeGeneration(exchange, model, MakeChatReply(std::move(head)), request);
   generation->AddChoice(std::move(made),
                         Transcriber(*model, request,

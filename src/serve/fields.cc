@@ -2,42 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
 
 namespace millpower::serve {
-namespace {
-
-// Counted before the parser builds anything, outside of strings.
-Result<void> CheckKeyCounts(std::string_view text) {
-  std::array<int, kJsonMaxDepth + 1> key_counts = {};  // by depth; ParseJson refuses deeper ones
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size() && depth >= 0 && depth <= kJsonMaxDepth; ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\')
-        ++i;
-      else if (c == '"')
-        in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth <= kJsonMaxDepth) key_counts[depth] = 0;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    } else if (c == ':' && ++key_counts[depth] > kKeysMax) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  fmt::format("an object has more than {} keys at byte {}", kKeysMax, i));
-    }
-  }
-  return {};
-}
-
-}  // namespace
-
 Result<Json> ParseBody(std::string_view body) {
-  TRY(CheckKeyCounts(body));
   TRY_ASSIGN(Json json, ParseJson(body));
   if (!json.is_object())
     return Fail(ErrorCode::kInvalidArgument, "the request body must be a JSON object");

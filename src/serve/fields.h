@@ -10,11 +10,7 @@
 
 namespace millpower::serve {
 
-// ordered_json looks keys up one by one, so an object of n keys costs n*n/2 comparisons to build.
-inline constexpr int kKeysMax = 1024;
-
-// A body that must be a JSON object, none of whose objects has more than kKeysMax keys.
-// Errors: kInvalidArgument.
+// A body that must be a JSON object. Errors: kInvalidArgument.
 Result<Json> ParseBody(std::string_view body);
 
 // Reads typed fields of one object. Absent and null fields leave `value` as it is. The first fault

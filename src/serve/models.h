@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct GenerationDefaults {
   int32_t top_k = 0;  // 0: all
   float top_p = 1.0f;
   float min_p = 0.0f;
+  // Tokens of a chat answer at most; absent: the rest of the context.
+  std::optional<int32_t> max_tokens{};
   // The model's end-of-text ids, whose text is never shown. (The engine, which stops at them, has
   // its own copy.)
   std::vector<int32_t> eos_token_ids;

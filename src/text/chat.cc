@@ -407,26 +407,6 @@ Result<ChatFormat> DetectChatFormat(std::string_view chat_template) {
       "chat_template");
 }
 
-Result<ChatFormat> DetectChatFormatFromConfig(std::string_view tokenizer_config_json) {
-  TRY_ASSIGN(const Json config, ParseJson(tokenizer_config_json));
-  if (!config.is_object()) return Fail(ErrorCode::kInvalidArgument, "expected a JSON object");
-  const Json* chat_template = &FieldOf(config, "chat_template");
-  if (chat_template->is_array())
-    for (const Json& named : *chat_template)
-      if (named.is_object() && FieldOf(named, "name") == "default") {
-        chat_template = &FieldOf(named, "template");
-        break;
-      }
-  if (chat_template->is_null())
-    return Fail(
-        ErrorCode::kNotFound,
-        "there is no chat_template; --chat-format " + AllFormatNames() + " chooses a format",
-        "chat_template");
-  if (!chat_template->is_string())
-    return BadField("chat_template", "expected a string, or a list with a default");
-  return DetectChatFormat(chat_template->get_ref<const std::string&>());
-}
-
 bool StartsInReasoning(ChatFormat format) { return format == ChatFormat::kQwen3Thinking2507; }
 
 Result<std::string> RenderChat(ChatFormat format, const Json& messages, const Json& tools,

@@ -41,10 +41,6 @@ Result<ChatFormat> ChatFormatFromName(std::string_view name);
 // Errors: kUnsupported; the message names tokenizer_config.json's chat_template and --chat-format.
 Result<ChatFormat> DetectChatFormat(std::string_view chat_template);
 
-// The same for the text of a tokenizer_config.json, whose chat_template is a string or a list of
-// {"name", "template"} of which "default" counts. Errors: also kInvalidArgument and kNotFound.
-Result<ChatFormat> DetectChatFormatFromConfig(std::string_view tokenizer_config_json);
-
 struct ChatOptions {
   bool add_generation_prompt = true;    // end with the start of the assistant's turn
   std::optional<bool> enable_thinking;  // unset: the format's default

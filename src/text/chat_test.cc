@@ -214,21 +214,6 @@ TEST(DetectChatFormat, NeverGuesses) {
   }
 }
 
-TEST(DetectChatFormat, ReadsTokenizerConfigs) {
-  const auto detect = [](const Json& config) { return DetectChatFormatFromConfig(config.dump()); };
-  const std::string ours = "{#- millpower: qwen3 chat format -#}\n";
-  EXPECT_EQ(detect({{"chat_template", ours}}).value(), ChatFormat::kQwen3);
-  EXPECT_EQ(detect({{"chat_template",
-                     {{{"name", "tool_use"}, {"template", "?"}},
-                      {{"name", "default"}, {"template", ours}}}}})
-                .value(),
-            ChatFormat::kQwen3);
-  EXPECT_EQ(detect(Json::object()).error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(detect({{"chat_template", 7}}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(detect({{"chat_template", "?"}}).error().code, ErrorCode::kUnsupported);
-  EXPECT_EQ(DetectChatFormatFromConfig("{").error().code, ErrorCode::kInvalidArgument);
-}
-
 TEST(PythonJson, WritesFloatsAsPython) {
   const std::pair<double, const char*> cases[] = {{1e-7, "1e-07"},
                                                   {2.5, "2.5"},

@@ -92,7 +92,7 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     if not BINARY.exists() or not (MODEL / "config.json").exists():
-        pytest.skip(f"needs {BINARY} and {MODEL}")
+        pytest.fail(f"needs {BINARY} and {MODEL}")
     running = Server(tmp_path_factory.mktemp("server") / "log.txt")
     yield running
     assert running.stop() == 0, running.log()
@@ -102,7 +102,7 @@ def server(tmp_path_factory):
 def own_server(tmp_path):
     """Starts servers that a test may stop or give flags."""
     if not BINARY.exists() or not (MODEL / "config.json").exists():
-        pytest.skip(f"needs {BINARY} and {MODEL}")
+        pytest.fail(f"needs {BINARY} and {MODEL}")
     started = []
 
     def start(*flags):
