@@ -19,7 +19,7 @@ class CheckFailure {
 
 }  // namespace millpower
 
-#define CHECK(condition)              \
-  if (condition) [[likely]] {         \
-  } else /* NOLINT */                 \
+#define CHECK(condition)      \
+  if (condition) [[likely]] { \
+  } else /* NOLINT */         \
     ::millpower::CheckFailure(__FILE__, __LINE__, #condition).stream()

@@ -16,16 +16,18 @@ enum class DType : uint8_t {
 };
 inline constexpr int kDTypeCount = 4;
 
-constexpr int SizeBytes(DType type) {
-  return type == DType::kF32 || type == DType::kI32 ? 4 : 2;
-}
+constexpr int SizeBytes(DType type) { return type == DType::kF32 || type == DType::kI32 ? 4 : 2; }
 
 constexpr const char* Name(DType type) {
   switch (type) {
-    case DType::kF32: return "f32";
-    case DType::kBf16: return "bf16";
-    case DType::kF16: return "f16";
-    case DType::kI32: return "i32";
+    case DType::kF32:
+      return "f32";
+    case DType::kBf16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI32:
+      return "i32";
   }
   return "?";
 }
@@ -55,7 +57,8 @@ constexpr float F16ToF32(uint16_t half) {
   const uint32_t exponent = (half >> 10) & 0x1fu;
   uint32_t mantissa = half & 0x3ffu;
   if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal
   return sign ? -magnitude : magnitude;
 }

@@ -31,7 +31,7 @@ std::unexpected<Error> FailErrno(const std::filesystem::path& path, const char* 
 Result<size_t> OpenRegular(const std::filesystem::path& path, FileDescriptor& file) {
   file.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file.fd < 0) return FailErrno(path, "cannot open");
-  struct stat info {};
+  struct stat info{};
   if (::fstat(file.fd, &info) != 0) return FailErrno(path, "cannot stat");
   if (!S_ISREG(info.st_mode))
     return Fail(ErrorCode::kInvalidArgument, path.string() + ": not a regular file");

@@ -52,15 +52,16 @@ inline std::unexpected<Error> FailAt(const std::string& where, Error error) {
 #define MP_CONCAT(a, b) MP_CONCAT_INNER(a, b)
 
 // TRY(expr): evaluates a Result<void>-like expression and returns its error from the caller.
-#define TRY(expr)                                                    \
-  do {                                                               \
-    if (auto mp_try_result = (expr); !mp_try_result) [[unlikely]]    \
-      return std::unexpected(std::move(mp_try_result).error());      \
+#define TRY(expr)                                                 \
+  do {                                                            \
+    if (auto mp_try_result = (expr); !mp_try_result) [[unlikely]] \
+      return std::unexpected(std::move(mp_try_result).error());   \
   } while (false)
 
 // TRY_ASSIGN(decl, expr): `decl` receives the value, or the caller returns the error.
 #define TRY_ASSIGN(decl, expr) TRY_ASSIGN_INNER(MP_CONCAT(mp_try_, __LINE__), decl, expr)
-#define TRY_ASSIGN_INNER(tmp, decl, expr)                                      \
-  auto tmp = (expr);                                                           \
-  if (!tmp) [[unlikely]] return std::unexpected(std::move(tmp).error());       \
+#define TRY_ASSIGN_INNER(tmp, decl, expr)           \
+  auto tmp = (expr);                                \
+  if (!tmp) [[unlikely]]                            \
+    return std::unexpected(std::move(tmp).error()); \
   decl = std::move(*tmp)

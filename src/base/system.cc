@@ -34,7 +34,8 @@ std::vector<std::string> CgroupFolders(const std::string& controller) {
     std::getline(fields, controllers, ':');
     std::getline(fields, group);
     const bool v2 = controllers.empty();
-    if (!v2 && ("," + controllers + ",").find("," + controller + ",") == std::string::npos) continue;
+    if (!v2 && ("," + controllers + ",").find("," + controller + ",") == std::string::npos)
+      continue;
     const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controllers;
     for (std::string path = group;; path.erase(path.rfind('/'))) {
       folders.push_back(root + path);

@@ -21,16 +21,16 @@ struct SamplingParams {
   float min_p = 0.0f;        // [0, 1]
   // Same seed, prompt and parameters: same tokens. Absent: the engine draws one.
   std::optional<uint64_t> seed;
-  int32_t max_tokens = 16;   // >= 0; 0 only makes sense with prompt_logprobs
-  bool ignore_eos = false;   // end-of-text ids do not end the output
+  int32_t max_tokens = 16;              // >= 0; 0 only makes sense with prompt_logprobs
+  bool ignore_eos = false;              // end-of-text ids do not end the output
   std::vector<int32_t> stop_token_ids;  // end the output besides the model's end-of-text ids
-  int32_t logprobs = -1;     // alternatives to report per token, 0..kMaxTopLogprobs; -1: no logprobs
+  int32_t logprobs = -1;  // alternatives to report per token, 0..kMaxTopLogprobs; -1: no logprobs
   bool prompt_logprobs = false;  // logprobs (as many alternatives) of the prompt's tokens too
 };
 
 struct Request {
-  std::string id;      // unique among live requests; appears in logs
-  std::string caller;  // whom the work is for; "" is the local developer
+  std::string id;               // unique among live requests; appears in logs
+  std::string caller;           // whom the work is for; "" is the local developer
   std::vector<int32_t> prompt;  // not empty, ids below vocab_size
   SamplingParams sampling;
 };
@@ -85,8 +85,8 @@ using Sink = std::function<Verdict(const Delta&)>;
 
 struct EngineLimits {
   int32_t vocab_size = 0;
-  int32_t max_model_len = 0;   // prompt and output of one request, in tokens
-  int32_t max_queue = 0;       // requests waiting; one more is refused
+  int32_t max_model_len = 0;  // prompt and output of one request, in tokens
+  int32_t max_queue = 0;      // requests waiting; one more is refused
 };
 
 // A snapshot of counters (monotonic) and gauges.

@@ -17,9 +17,9 @@ namespace {
 
 // Where a language model's Program keeps what the engine gives and takes, by index.
 struct Ports {
-  int32_t rows, seqs, picked, page_entries, pages;                 // registers
+  int32_t rows, seqs, picked, page_entries, pages;                         // registers
   int32_t tokens, positions, sequences, page_list, picked_rows, sampling;  // inputs
-  int32_t sampled;                                                 // output
+  int32_t sampled;                                                         // output
 
   static Result<Ports> Find(const isa::Program& program) {
     Ports ports{};
@@ -170,15 +170,15 @@ Result<void> LlmEngine::Submit(Request request, Sink sink) {
     const std::lock_guard lock(mutex_);
     if (stopping_) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
     if (queued_ >= limits_.max_queue)
-      return Fail(ErrorCode::kNoCapacity, "the queue is full (" +
-                                              std::to_string(limits_.max_queue) +
-                                              " requests are waiting)");
+      return Fail(
+          ErrorCode::kNoCapacity,
+          "the queue is full (" + std::to_string(limits_.max_queue) + " requests are waiting)");
     if (!ids_.insert(sequence->request.id).second)
       return BadParam("id", "request id '" + sequence->request.id + "' is in use");
     ++queued_;
     sequence->order = next_order_++;
-    sequence->seed = sequence->request.sampling.seed.value_or(
-        uint64_t{entropy_()} << 32 | uint64_t{entropy_()});
+    sequence->seed =
+        sequence->request.sampling.seed.value_or(uint64_t{entropy_()} << 32 | uint64_t{entropy_()});
     arrived_.push_back(std::move(sequence));
     ++stats_.requests_waiting;
   }
@@ -320,14 +320,13 @@ void LlmEngine::AddSampling(const Sequence& sequence, int32_t position) {
 TokenInfo ReadRecord(const int32_t* record) {
   TokenInfo info{record[isa::kRecordToken], isa::FloatOf(record[isa::kRecordLogprob]), {}};
   for (int32_t i = 0; i < record[isa::kRecordCount]; ++i)
-    info.top.push_back({record[isa::kRecordIds + i],
-                        isa::FloatOf(record[isa::kRecordLogprobs + i])});
+    info.top.push_back(
+        {record[isa::kRecordIds + i], isa::FloatOf(record[isa::kRecordLogprobs + i])});
   return info;
 }
 
 void LlmEngine::TakeResults(const std::vector<Share>& shares) {
-  const auto* record =
-      reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
+  const auto* record = reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
   const std::vector<Share> done = shares;  // delivering may end sequences, not this list
   for (const Share& share : done) {
     Sequence& sequence = *share.sequence;
@@ -349,8 +348,7 @@ void LlmEngine::TakeResults(const std::vector<Share>& shares) {
 
 void LlmEngine::TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record) {
   if (position + 1 >= sequence.prompt_size || position < sequence.prompt_logprobs_done) return;
-  if (sequence.delta.prompt.empty())
-    sequence.delta.prompt.push_back({sequence.tokens[0], 0, {}});
+  if (sequence.delta.prompt.empty()) sequence.delta.prompt.push_back({sequence.tokens[0], 0, {}});
   sequence.delta.prompt.push_back(ReadRecord(record));
   sequence.prompt_logprobs_done = position + 1;
 }
@@ -432,8 +430,8 @@ Result<std::unique_ptr<Engine>> StartLlmEngine(std::unique_ptr<device::LoadedPro
   TRY_ASSIGN(limits.max_model_len,
              Limit("max_model_len", options.max_model_len,
                    std::min(program.FactOr("max_positions", 0), kv_positions)));
-  TRY_ASSIGN(scheduler.max_sequences,
-             Limit("max_num_seqs", options.max_num_seqs, std::min(max(ports.seqs), max(ports.picked))));
+  TRY_ASSIGN(scheduler.max_sequences, Limit("max_num_seqs", options.max_num_seqs,
+                                            std::min(max(ports.seqs), max(ports.picked))));
   TRY_ASSIGN(scheduler.max_batch_tokens,
              Limit("max_batch_tokens", options.max_batch_tokens, max(ports.rows)));
   scheduler.max_picked = static_cast<int32_t>(max(ports.picked));

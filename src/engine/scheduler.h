@@ -37,7 +37,7 @@ struct Sequence {
 struct Share {
   Sequence* sequence = nullptr;
   int32_t count = 0;
-  int32_t picked = 0;     // how many of the last rows want logits; 0 in the middle of a prompt
+  int32_t picked = 0;      // how many of the last rows want logits; 0 in the middle of a prompt
   bool completes = false;  // reaches the end of `tokens`, so that a token is sampled
 };
 

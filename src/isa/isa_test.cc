@@ -111,8 +111,7 @@ TEST(Isa, EveryOpcodeHasANameAndAPage) {
     EXPECT_EQ(OpcodeFromName(info.name), info.op);
     EXPECT_NE(info.check, nullptr);
     EXPECT_TRUE(names.insert(info.name).second);
-    const std::string page =
-        std::string(MILLPOWER_SOURCE_DIR "/docs/isa/") + info.name + ".md";
+    const std::string page = std::string(MILLPOWER_SOURCE_DIR "/docs/isa/") + info.name + ".md";
     std::ifstream file(page);
     ASSERT_TRUE(file) << page << " is missing";
     const std::string text((std::istreambuf_iterator<char>(file)), {});
@@ -235,15 +234,15 @@ class PackageTest : public testing::Test {
  protected:
   PackageTest() : path_(std::filesystem::path(testing::TempDir()) / "tiny.mill") {
     program_ = Tiny();
-    const auto written = WritePackage(
-        path_, program_, {{"chat", "qwen3"}, {"tokenizer", "{}"}},
-        [&](int32_t id) -> Result<std::span<const std::byte>> {
-          const Buffer& buffer = program_.buffers[static_cast<size_t>(id)];
-          weight_.assign(static_cast<size_t>(BufferBytes(buffer, buffer.rows.size)),
-                         static_cast<std::byte>(id));
-          return weight_;
-        },
-        {});
+    const auto written =
+        WritePackage(path_, program_, {{"chat", "qwen3"}, {"tokenizer", "{}"}},
+                     [&](int32_t id) -> Result<std::span<const std::byte>> {
+                       const Buffer& buffer = program_.buffers[static_cast<size_t>(id)];
+                       weight_.assign(static_cast<size_t>(BufferBytes(buffer, buffer.rows.size)),
+                                      static_cast<std::byte>(id));
+                       return weight_;
+                     },
+                     {});
     EXPECT_TRUE(written) << written.error().message;
   }
   ~PackageTest() override { std::filesystem::remove(path_); }

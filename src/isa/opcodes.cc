@@ -217,8 +217,7 @@ Result<void> CheckSample(const Program& program, const Instruction& instruction)
   TRY(ExpectRows(program, instruction, sample::kRecord, DType::kI32));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kParams));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kRecord));
-  TRY(Expect(instruction.operand(sample::kLogits).cols <= kMaxVocab,
-             "logits are wider than 2^24"));
+  TRY(Expect(instruction.operand(sample::kLogits).cols <= kMaxVocab, "logits are wider than 2^24"));
   TRY(Expect(instruction.operand(sample::kParams).cols == kSampleParamWords,
              "params are not one sampling record wide"));
   return Expect(instruction.operand(sample::kRecord).cols == kSampleRecordWords,

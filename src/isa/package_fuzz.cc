@@ -49,7 +49,8 @@ struct File {
     const auto find = [&](const char* name) -> size_t {
       for (size_t i = 0; i < count; ++i) {
         const auto entry = Part(kTableAt + i * kEntryBytes, kEntryBytes);
-        if (!entry.empty() && std::strncmp(reinterpret_cast<const char*>(entry.data()), name, 16) == 0)
+        if (!entry.empty() &&
+            std::strncmp(reinterpret_cast<const char*>(entry.data()), name, 16) == 0)
           return kTableAt + i * kEntryBytes;
       }
       return 0;

@@ -81,7 +81,8 @@ int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inv
     left -= weight;
     if (left < 0) break;
   }
-  return static_cast<int32_t>(drawn >= 0 ? drawn : kernels_.argmax(logits.data(), std::ssize(logits)));
+  return static_cast<int32_t>(drawn >= 0 ? drawn
+                                         : kernels_.argmax(logits.data(), std::ssize(logits)));
 }
 
 size_t Sampler::KeptCount(const int32_t* params, float max, float inverse_temperature,
@@ -123,7 +124,8 @@ int32_t Sampler::Draw(std::span<const float> logits, const int32_t* params, floa
     TakeTop(logits, top_k);
     kept = KeptCount(params, max, inverse_temperature, std::nullopt, true);
   } else {
-    const double all_mass = kernels_.sum_exp(logits.data(), std::ssize(logits), max, inverse_temperature);
+    const double all_mass =
+        kernels_.sum_exp(logits.data(), std::ssize(logits), max, inverse_temperature);
     for (int64_t count = kTopPGuess; kept == 0; count *= 8) {
       TakeTop(logits, count);
       kept = KeptCount(params, max, inverse_temperature, all_mass, count >= std::ssize(logits));
@@ -137,7 +139,8 @@ int32_t Sampler::Draw(std::span<const float> logits, const int32_t* params, floa
   return candidates_[drawn].token;
 }
 
-void Sampler::WriteLogprobs(std::span<const float> logits, int alternatives, float max, int32_t* record) {
+void Sampler::WriteLogprobs(std::span<const float> logits, int alternatives, float max,
+                            int32_t* record) {
   const double log_total =
       std::log(static_cast<double>(kernels_.sum_exp(logits.data(), std::ssize(logits), max, 1.0f)));
   auto logprob = [&](float logit) {

@@ -37,8 +37,7 @@ class Sampler {
   // to tell, unless they are `complete`.
   size_t KeptCount(const int32_t* params, float max, float inverse_temperature,
                    std::optional<double> all_mass, bool complete);
-  void WriteLogprobs(std::span<const float> logits, int alternatives, float max,
-                     int32_t* record);
+  void WriteLogprobs(std::span<const float> logits, int alternatives, float max, int32_t* record);
 
   const kernels::KernelSet& kernels_;
   std::vector<Candidate> candidates_;

@@ -292,8 +292,9 @@ class SampleStep final : public RowStep {
         samplers_(context.samplers) {}
   void Run(const Frame&, int64_t begin, int64_t end, int member) const override {
     for (int64_t row = begin; row < end; ++row)
-      samplers_[static_cast<size_t>(member)]->Run({logits_.Row(row), static_cast<size_t>(logits_.cols)}, params_.Row(row),
-                                                  record_.Row(row));
+      samplers_[static_cast<size_t>(member)]->Run(
+          {logits_.Row(row), static_cast<size_t>(logits_.cols)}, params_.Row(row),
+          record_.Row(row));
   }
 
  private:

@@ -1,0 +1,133 @@
+// A small language model as a Program, with random weights: for the tests of devices and engines.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "base/check.h"
+#include "base/rng.h"
+#include "isa/encoding.h"
+#include "isa/package.h"
+#include "isa/verify.h"
+
+namespace millpower::device {
+
+inline constexpr int32_t kTestVocab = 64;
+
+// Bounds of the registers, and the context.
+struct TestModelSizes {
+  int64_t rows = 32;
+  int64_t seqs = 6;
+  int64_t picked = 8;
+  int64_t page_entries = 30;
+  int64_t pages = 64;
+  int64_t max_positions = 80;
+};
+
+inline std::string TestModelText(const TestModelSizes& sizes = {}) {
+  auto line = [](const char* what, int64_t value) { return what + std::to_string(value) + "\n"; };
+  return line("program test\nfact vocab_size ", kTestVocab) +
+         line("fact max_positions ", sizes.max_positions) + line("register rows ", sizes.rows) +
+         line("register seqs ", sizes.seqs) + line("register picked ", sizes.picked) +
+         line("register page_entries ", sizes.page_entries) + "register pages " +
+         std::to_string(sizes.pages) + " at_load\n" + R"(semaphores 2
+buffer tokens input i32 rows [rows, 1] below 64
+buffer positions input i32 rows [rows, 1]
+buffer sequences input i32 rows [seqs, 4]
+buffer pages input i32 rows [page_entries, 1] below pages
+buffer picked_rows input i32 rows [picked, 1] below rows
+buffer sampling input i32 rows [picked, 12]
+buffer embed weight bf16 packed [64, 32]
+buffer inv_freq weight f32 rows [1, 4]
+buffer norm weight f32 rows [1, 32]
+buffer qkv.weight weight f32 packed [32, 32]
+buffer o.weight weight f32 packed [32, 16]
+buffer gated weight f32 packed [64, 32]
+buffer down weight f32 packed [32, 32]
+buffer kv.0 kv bf16 pages [pages, 1 x 8]
+buffer h scratch f32 rows [rows, 32]
+buffer normed scratch f32 rows [rows, 32]
+buffer qkv scratch f32 rows [rows, 32]
+buffer table scratch f32 rows [rows, 8]
+buffer attended scratch f32 rows [rows, 16]
+buffer picked.h scratch f32 rows [picked, 32]
+buffer logits output f32 rows [picked, 64]
+buffer sampled output i32 rows [picked, 44]
+stream compute
+  rope_table positions=positions inv_freq=inv_freq table=table scale=1
+  wait semaphore=0 count=1
+  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
+  matmul x=normed w=qkv.weight y=qkv epilogue=none
+  rope x=qkv[0:24] table=table heads=3
+  post semaphore=1 count=1
+  wait semaphore=0 count=1
+  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35
+  matmul x=attended w=o.weight residual=h y=h epilogue=add
+  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
+  matmul x=normed w=gated y=qkv epilogue=silu_gate
+  matmul x=qkv w=down residual=h y=h epilogue=add
+  post semaphore=1 count=1
+  wait semaphore=0 count=1
+  matmul x=picked.h w=embed y=logits epilogue=none
+  sample logits=logits params=sampling record=sampled
+  end
+stream transfer
+  gather table=embed index=tokens y=h
+  post semaphore=0 count=1
+  wait semaphore=1 count=1
+  kv_append k=qkv[16:24] v=qkv[24:32] sequences=sequences pages=pages kv=kv.0
+  post semaphore=0 count=1
+  wait semaphore=1 count=1
+  gather table=h index=picked_rows y=picked.h
+  post semaphore=0 count=1
+  end
+stream link
+  end
+)";
+}
+
+// A text that the test wrote itself, so that it parses and is sound.
+inline std::shared_ptr<const isa::Program> SoundProgram(const std::string& text) {
+  auto program = isa::Parse(text);
+  CHECK(program) << program.error().message;
+  const auto verified = isa::Verify(*program);
+  CHECK(verified) << verified.error().message;
+  return std::make_shared<const isa::Program>(std::move(*program));
+}
+
+// Every weight, its padding too, uniform in (-1, 1).
+inline isa::BoundWeights RandomWeights(const isa::Program& program, uint64_t seed) {
+  size_t total = 0;
+  std::vector<size_t> offsets, sizes;
+  for (const isa::Buffer& buffer : program.buffers) {
+    const bool weight = buffer.kind == isa::BufferKind::kWeight;
+    offsets.push_back(total);
+    sizes.push_back(
+        weight ? static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size)) : size_t{0});
+    total += (sizes.back() + isa::kLineBytes - 1) / isa::kLineBytes * isa::kLineBytes;
+  }
+  const std::shared_ptr<std::byte> bytes(
+      static_cast<std::byte*>(std::aligned_alloc(isa::kLineBytes, total + isa::kLineBytes)),
+      &std::free);
+  isa::BoundWeights bound;
+  Rng rng(seed);
+  for (size_t i = 0; i < program.buffers.size(); ++i) {
+    const DType dtype = program.buffers[i].dtype;
+    std::byte* const begin = bytes.get() + offsets[i];
+    for (size_t at = 0; at < sizes[i]; at += static_cast<size_t>(SizeBytes(dtype))) {
+      const float value = rng.Uniform(-1, 1);
+      const Bf16 half = F32ToBf16(value);
+      if (dtype == DType::kBf16)
+        std::memcpy(begin + at, &half, sizeof half);
+      else
+        std::memcpy(begin + at, &value, sizeof value);
+    }
+    bound.by_buffer.emplace_back(sizes[i] == 0 ? nullptr : begin, sizes[i]);
+  }
+  bound.owner = bytes;
+  return bound;
+}
+
+}  // namespace millpower::device
