@@ -104,8 +104,8 @@ inline isa::BoundWeights RandomWeights(const isa::Program& program, uint64_t see
   for (const isa::Buffer& buffer : program.buffers) {
     const bool weight = buffer.kind == isa::BufferKind::kWeight;
     offsets.push_back(total);
-    sizes.push_back(
-        weight ? static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size)) : size_t{0});
+    sizes.push_back(weight ? static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size))
+                           : size_t{0});
     total += (sizes.back() + isa::kLineBytes - 1) / isa::kLineBytes * isa::kLineBytes;
   }
   const std::shared_ptr<std::byte> bytes(
