@@ -22,7 +22,7 @@ Command AddBench(CLI::App& app);
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {
   std::string weights = "auto";
-  std::string kv = "bf16";
+  std::string kv;  // empty: bf16, or what a compiled file has
   std::string chat_format;
   std::string kernels = "auto";
   int threads = 0;

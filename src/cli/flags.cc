@@ -9,9 +9,8 @@ void AddCompileFlags(CLI::App& command, ModelFlags& flags) {
                   "Type of matrix weights: auto (the file's), f32 or bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
-  command.add_option("--kv", flags.kv, "Type of the KV cache: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
+  command.add_option("--kv", flags.kv, "Type of the KV cache: f32 or bf16 (the default)")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   command.add_option("--chat-format", flags.chat_format,
                      "Chat format, for a model whose template is not known: qwen3, "
                      "qwen3-instruct-2507, qwen3-thinking-2507 or chatml");
@@ -31,7 +30,7 @@ void AddDeviceFlags(CLI::App& command, ModelFlags& flags) {
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags) {
   LoadOptions options;
   if (flags.weights != "auto") options.compile.weight_type = DTypeFromName(flags.weights);
-  options.compile.kv_type = *DTypeFromName(flags.kv);
+  options.compile.kv_type = DTypeFromName(flags.kv);
   if (!flags.chat_format.empty()) {
     TRY_ASSIGN(options.chat_format, text::ChatFormatFromName(flags.chat_format));
   }

@@ -1,5 +1,6 @@
 #include "cli/loader.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include "base/json.h"
@@ -62,16 +63,30 @@ Result<LoadedModel> Assemble(const std::string& name, isa::Program program,
   return model;
 }
 
-Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOptions& options) {
-  if (options.compile.weight_type)
+// A compiled file has settled its types: asking for others is an error, not a wish.
+Result<void> CheckTypes(const isa::Program& program, const compile::Options& options) {
+  auto settled = [](const char* flag, DType type) {
     return Fail(ErrorCode::kInvalidArgument,
-                path.string() +
-                    " is compiled: its weight type is settled; compile the model "
-                    "again with --weights to change it",
-                "weights");
+                fmt::format("it is compiled with --{} {}; compile the model again to change that",
+                            flag, Name(type)),
+                flag);
+  };
+  for (const isa::Buffer& buffer : program.buffers) {
+    if (buffer.form == isa::Form::kPacked &&
+        buffer.dtype != options.weight_type.value_or(buffer.dtype))
+      return settled("weights", buffer.dtype);
+    if (buffer.form == isa::Form::kPages && buffer.dtype != options.kv_type.value_or(buffer.dtype))
+      return settled("kv", buffer.dtype);
+  }
+  return {};
+}
+
+Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOptions& options) {
   ProgressLine progress("checking weights", options.show_progress);
   TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, std::ref(progress)));
-  return Assemble(path.filename(), std::move(package.program), std::move(package.weights),
+  if (const auto types = CheckTypes(package.program, options.compile); !types)
+    return FailAt(path.string(), types.error());
+  return Assemble(path.stem(), std::move(package.program), std::move(package.weights),
                   package.texts, options);
 }
 

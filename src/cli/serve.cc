@@ -89,6 +89,9 @@ Result<void> Serve(Flags& flags) {
   options.max_num_seqs = flags.max_num_seqs;
   options.max_batch_tokens = flags.max_batch_tokens;
   options.max_queue = flags.queue;
+  // A folder is compiled for what is asked; a compiled file has bounds of its own.
+  if (flags.max_num_seqs > 0) options.load.max_num_seqs = flags.max_num_seqs;
+  if (flags.max_batch_tokens > 0) options.load.max_batch_tokens = flags.max_batch_tokens;
   if (!flags.kv_memory.empty()) {
     TRY_ASSIGN(options.kv_memory_bytes, ParseSize(flags.kv_memory));
   }

@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,7 @@ namespace millpower::compile {
 struct Options {
   // Type of matrix weights; absent: the file's own (f16 widens to f32).
   std::optional<DType> weight_type;
-  DType kv_type = DType::kBf16;  // f32 or bf16
+  std::optional<DType> kv_type;  // f32 or bf16; absent: bf16
 };
 
 struct Compiled {

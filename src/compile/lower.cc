@@ -283,7 +283,7 @@ class Lowering {
         BufferView(AddBuffer({.name = "kv." + std::to_string(ir::IntAttribute(node, "layer")),
                               .kind = isa::BufferKind::kKv,
                               .form = isa::Form::kPages,
-                              .dtype = options_.kv_type,
+                              .dtype = options_.kv_type.value_or(DType::kBf16),
                               .rows = entries.bound,
                               .cols = ir::IntAttribute(node, "head_dim"),
                               .heads = ir::IntAttribute(node, "kv_heads")}));
