@@ -70,6 +70,7 @@ stream compute
   matmul x=qkv w=down residual=h y=h epilogue=add
   post semaphore=1 count=1
   wait semaphore=0 count=1
+  rms_norm x=picked.h weight=norm y=picked.h group=32 epsilon=1e-06
   matmul x=picked.h w=embed y=logits epilogue=none
   sample logits=logits params=sampling record=sampled
   end

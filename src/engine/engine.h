@@ -20,10 +20,10 @@ struct SamplingParams {
   float top_p = 1.0f;        // (0, 1]
   float min_p = 0.0f;        // [0, 1]
   // Same seed, prompt and parameters: same tokens. Absent: the engine draws one.
-  std::optional<uint64_t> seed;
-  int32_t max_tokens = 16;              // >= 0; 0 only makes sense with prompt_logprobs
-  bool ignore_eos = false;              // end-of-text ids do not end the output
-  std::vector<int32_t> stop_token_ids;  // end the output besides the model's end-of-text ids
+  std::optional<uint64_t> seed{};
+  int32_t max_tokens = 16;                // >= 0; 0 only makes sense with prompt_logprobs
+  bool ignore_eos = false;                // end-of-text ids do not end the output
+  std::vector<int32_t> stop_token_ids{};  // end the output besides the model's end-of-text ids
   int32_t logprobs = -1;  // alternatives to report per token, 0..kMaxTopLogprobs; -1: no logprobs
   bool prompt_logprobs = false;  // logprobs (as many alternatives) of the prompt's tokens too
 };

@@ -37,10 +37,11 @@ struct Ports {
       if ((*index = program.FindRegister(name)) < 0) return Missing("register", name);
     for (const auto& [name, index] : buffers)
       if ((*index = program.FindBuffer(name)) < 0) return Missing("buffer", name);
+    const isa::Buffer& sampled = program.buffers[static_cast<size_t>(ports.sampled)];
     const bool kinds =
-        program.buffers[static_cast<size_t>(ports.sampled)].kind == isa::BufferKind::kOutput &&
-        program.buffers[static_cast<size_t>(ports.sampled)].cols == isa::kSampleRecordWords &&
-        program.FactOr("vocab_size", 0) > 0 && program.FactOr("max_positions", 0) > 0;
+        sampled.kind == isa::BufferKind::kOutput && sampled.rows.reg == ports.picked &&
+        sampled.cols == isa::kSampleRecordWords && program.FactOr("vocab_size", 0) > 0 &&
+        program.FactOr("max_positions", 0) > 0;
     if (!kinds) return Missing("fact or output", "of sampling");
     return ports;
   }
@@ -55,6 +56,9 @@ struct Ports {
 std::unexpected<Error> BadParam(const char* param, std::string message) {
   return Fail(ErrorCode::kInvalidArgument, std::move(message), param);
 }
+
+// A century: as long as anyone waits, and the clock can still add it to now.
+constexpr int64_t kForeverNs = int64_t{100} * 365 * 86400 * 1'000'000'000;
 
 class LlmEngine final : public Engine {
  public:
@@ -164,6 +168,8 @@ Result<void> LlmEngine::Submit(Request request, Sink sink) {
   auto sequence = std::make_unique<Sequence>();
   sequence->prompt_size = static_cast<int32_t>(request.prompt.size());
   sequence->tokens = request.prompt;
+  if (request.sampling.prompt_logprobs)
+    sequence->delta.prompt.push_back({request.prompt[0], 0, {}});  // nothing comes before it
   sequence->sink = std::move(sink);
   sequence->request = std::move(request);
   {
@@ -204,7 +210,8 @@ void LlmEngine::Drain(int64_t timeout_ns) {
   std::unique_lock lock(mutex_);
   stopping_ = true;
   const auto nothing_live = [this] { return ids_.empty(); };
-  if (idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), nothing_live)) return;
+  const std::chrono::nanoseconds timeout(std::min(timeout_ns, kForeverNs));
+  if (idle_.wait_for(lock, timeout, nothing_live)) return;
   cancel_all_ = true;
   wake_.notify_all();
   idle_.wait(lock, nothing_live);
@@ -245,6 +252,7 @@ bool LlmEngine::TakeMail() {
 void LlmEngine::CancelMarked() {
   for (Sequence* sequence : scheduler_.Live()) {
     if (!sequence->cancelled) continue;
+    sequence->delta = Delta{};  // a part of the prompt's logprobs is of no use
     sequence->delta.finish = FinishReason::kCancelled;
     Deliver(sequence);
   }
@@ -332,7 +340,9 @@ void LlmEngine::TakeResults(const std::vector<Share>& shares) {
     Sequence& sequence = *share.sequence;
     const int32_t first_picked = sequence.computed + share.count - share.picked;
     sequence.computed += share.count;
-    if (sequence.computed <= sequence.prompt_size) counts_.prompt_tokens += share.count;
+    const int32_t of_prompt = std::min(sequence.computed, sequence.prompt_size);
+    counts_.prompt_tokens += std::max(0, of_prompt - sequence.prompt_counted);
+    sequence.prompt_counted = std::max(sequence.prompt_counted, of_prompt);
     for (int32_t i = 0; i < share.picked; ++i, record += isa::kSampleRecordWords) {
       const int32_t position = first_picked + i;
       if (position + 1 < sequence.size())
@@ -348,7 +358,6 @@ void LlmEngine::TakeResults(const std::vector<Share>& shares) {
 
 void LlmEngine::TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record) {
   if (position + 1 >= sequence.prompt_size || position < sequence.prompt_logprobs_done) return;
-  if (sequence.delta.prompt.empty()) sequence.delta.prompt.push_back({sequence.tokens[0], 0, {}});
   sequence.delta.prompt.push_back(ReadRecord(record));
   sequence.prompt_logprobs_done = position + 1;
 }
@@ -385,11 +394,13 @@ void LlmEngine::Finish(Sequence* sequence) {
   const std::unique_ptr<Sequence> taken = scheduler_.Remove(sequence);
   const std::lock_guard lock(mutex_);
   ids_.erase(taken->request.id);
+  std::erase(to_cancel_, taken->request.id);  // its successor in name is another request
 }
 
 void LlmEngine::FailAll(const std::vector<Share>& shares, const Error& error) {
   const std::vector<Share> failed = shares;
   for (const Share& share : failed) {
+    share.sequence->delta = Delta{};
     share.sequence->delta.finish = FinishReason::kError;
     share.sequence->delta.error = error;
     Deliver(share.sequence);
@@ -429,7 +440,8 @@ Result<std::unique_ptr<Engine>> StartLlmEngine(std::unique_ptr<device::LoadedPro
   limits.max_queue = options.max_queue;
   TRY_ASSIGN(limits.max_model_len,
              Limit("max_model_len", options.max_model_len,
-                   std::min(program.FactOr("max_positions", 0), kv_positions)));
+                   std::min({program.FactOr("max_positions", 0), kv_positions,
+                             max(ports.page_entries) * isa::kPagePositions})));
   TRY_ASSIGN(scheduler.max_sequences, Limit("max_num_seqs", options.max_num_seqs,
                                             std::min(max(ports.seqs), max(ports.picked))));
   TRY_ASSIGN(scheduler.max_batch_tokens,

@@ -13,11 +13,11 @@
 namespace millpower::engine {
 
 struct LlmOptions {
-  int32_t max_model_len = 0;     // 0: what the Program and the KV pages allow
-  int32_t max_num_seqs = 0;      // 0: what the Program allows
-  int32_t max_batch_tokens = 0;  // 0: what the Program allows
-  int32_t max_queue = 256;       // requests that wait before more are refused
-  std::vector<int32_t> eos_ids;  // ids that end the output
+  int32_t max_model_len = 0;       // 0: what the Program and the KV pages allow
+  int32_t max_num_seqs = 0;        // 0: what the Program allows
+  int32_t max_batch_tokens = 0;    // 0: what the Program allows
+  int32_t max_queue = 256;         // requests that wait before more are refused
+  std::vector<int32_t> eos_ids{};  // ids that end the output
 };
 
 // Starts the engine. Destroying it cancels what is live.

@@ -24,6 +24,7 @@ struct Sequence {
   std::vector<int32_t> pages;
   int32_t prompt_size = 0;
   int32_t computed = 0;
+  int32_t prompt_counted = 0;  // prompt tokens in the statistics: once, however often computed
   int32_t prompt_logprobs_done = 0;  // prompt positions whose logprobs have been collected
   Delta delta;                       // being put together in this step
   bool cancelled = false;

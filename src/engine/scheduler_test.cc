@@ -84,7 +84,7 @@ TEST(Scheduler, NextTokensGoBeforePrompts) {
   // A prompt of one token is like a next token; the long prompt came before the other.
   EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 7, 0}}));
   for (int i = 0; i < 12; ++i) EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 7, 0}})) << i;
-  EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 1, 1}, {2, 3, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}, {2, 3, 1}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}, {2, 1, 1}}));
 }
 
