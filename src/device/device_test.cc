@@ -1,0 +1,327 @@
+#include "device/device.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "device/cpu/cpu_device.h"
+#include "device/launch.h"
+#include "device/test_program.h"
+#include "isa/sampling.h"
+
+namespace millpower::device {
+namespace {
+
+using testing::HasSubstr;
+
+// Two sequences: five rows from position 14 on, and one at position 0.
+Launch SoundLaunch(const isa::Program& program) {
+  Launch launch(program);
+  auto input = [&](const char* name) -> std::vector<int32_t>& {
+    return launch.inputs[static_cast<size_t>(program.FindBuffer(name))];
+  };
+  auto set = [&](const char* name, int64_t value) {
+    launch.registers[static_cast<size_t>(program.FindRegister(name))] = value;
+  };
+  input("tokens") = {1, 2, 3, 4, 5, 63};
+  input("positions") = {14, 15, 16, 17, 18, 0};
+  input("sequences") = {0, 5, 14, 0, /**/ 5, 1, 0, 2};
+  input("pages") = {7, 3, 0};
+  input("picked_rows") = {4, 5};
+  input("sampling").assign(2 * isa::kSampleParamWords, 0);
+  set("rows", 6);
+  set("seqs", 2);
+  set("picked", 2);
+  set("page_entries", 3);
+  set("pages", 8);
+  return launch;
+}
+
+class LaunchTest : public testing::Test {
+ protected:
+  std::string ErrorOf(const std::function<void(Launch&)>& spoil) {
+    Launch launch = SoundLaunch(*program_);
+    spoil(launch);
+    const auto checked = checker_.Check(launch, launch.registers);
+    if (checked) return "";
+    EXPECT_EQ(checked.error().code, ErrorCode::kInvalidArgument);
+    return checked.error().message;
+  }
+  std::vector<int32_t>& Input(Launch& launch, const char* name) {
+    return launch.inputs[static_cast<size_t>(program_->FindBuffer(name))];
+  }
+  int64_t& Register(Launch& launch, const char* name) {
+    return launch.registers[static_cast<size_t>(program_->FindRegister(name))];
+  }
+
+  const std::shared_ptr<const isa::Program> program_ = SoundProgram(TestModelText());
+  LaunchChecker checker_{*program_};
+};
+
+TEST_F(LaunchTest, AcceptsWhatIsSound) {
+  EXPECT_EQ(ErrorOf([](Launch&) {}), "");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { l = Launch(*program_); }), "");  // nothing to do
+}
+
+TEST_F(LaunchTest, RefusesRegistersOutOfBounds) {
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Register(l, "rows") = 33; }),
+            "register 'rows' is 33, outside 0..32");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Register(l, "seqs") = -1; }),
+            "register 'seqs' is -1, outside 0..6");
+  EXPECT_THAT(ErrorOf([&](Launch& l) { Register(l, "pages") = 65; }), HasSubstr("'pages'"));
+}
+
+TEST_F(LaunchTest, RefusesInputsOfAnotherSize) {
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens").pop_back(); }),
+            "input 'tokens' has 5 values, not 6");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "sampling").push_back(0); }),
+            "input 'sampling' has 25 values, not 24");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Register(l, "seqs") = 1; }),
+            "input 'sequences' has 8 values, not 4");
+}
+
+TEST_F(LaunchTest, RefusesIndicesThatPointPast) {
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens")[1] = 64; }),
+            "input 'tokens' holds 64, which is not below 64");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens")[1] = -1; }),
+            "input 'tokens' holds -1, which is not below 64");
+  // Bounds that are registers hold for the launch, not for the largest one.
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "picked_rows")[0] = 6; }),
+            "input 'picked_rows' holds 6, which is not below 6");
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "pages")[2] = 8; }),
+            "input 'pages' holds 8, which is not below 8");
+}
+
+TEST_F(LaunchTest, RefusesWorkListsThatDoNotCoverTheRows) {
+  const std::string in_turn = "'sequences' does not cover the rows one after the other";
+  auto with = [&](size_t index, int32_t value) {
+    return ErrorOf([&](Launch& l) { Input(l, "sequences")[index] = value; });
+  };
+  EXPECT_EQ(with(0, 1), in_turn);
+  EXPECT_EQ(with(1, 0), in_turn);
+  EXPECT_EQ(with(1, -5), in_turn);
+  EXPECT_EQ(with(4, 4), in_turn);   // a row twice
+  EXPECT_EQ(with(2, -1), in_turn);  // a position before the first
+  EXPECT_EQ(with(5, 2), "'sequences' covers 7 rows, not all");
+  EXPECT_EQ(ErrorOf([&](Launch& l) {
+              Input(l, "sequences").resize(4);
+              Register(l, "seqs") = 1;
+            }),
+            "'sequences' covers 5 rows, not all");
+}
+
+TEST_F(LaunchTest, RefusesPagesThatAreNotListed) {
+  const std::string more = "'sequences' names more pages than are listed";
+  auto with = [&](size_t index, int32_t value) {
+    return ErrorOf([&](Launch& l) { Input(l, "sequences")[index] = value; });
+  };
+  EXPECT_EQ(with(3, -1), more);
+  EXPECT_EQ(with(7, 3), more);
+  EXPECT_EQ(with(2, 44), more);
+  EXPECT_EQ(with(2, std::numeric_limits<int32_t>::max()), more);
+  EXPECT_EQ(with(7, std::numeric_limits<int32_t>::max()), more);
+  // Row counts far past the end, each too large for the sum of two to fit an int32.
+  EXPECT_EQ(ErrorOf([&](Launch& l) {
+              for (const size_t at : {1u, 2u})
+                Input(l, "sequences")[at] = std::numeric_limits<int32_t>::max();
+            }),
+            more);
+}
+
+TEST_F(LaunchTest, RefusesAPageWithTwoWriters) {
+  const std::string twice = "'sequences' has two sequences write one page";
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "pages")[2] = 3; }), twice);
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "sequences")[7] = 1; }), twice);
+  EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "pages")[1] = 7; }), twice);  // its own, twice
+  // What lies before the first position is only read, and may be shared.
+  EXPECT_EQ(ErrorOf([&](Launch& l) {
+              Input(l, "sequences") = {0, 5, 16, 0, 5, 1, 16, 2};
+              Input(l, "pages") = {7, 3, 7, 4};
+              Register(l, "page_entries") = 4;
+            }),
+            "");
+}
+
+TEST(WorkLists, AreFoundOnceEach) {
+  const auto program = SoundProgram(TestModelText());
+  const auto lists = FindWorkLists(*program);  // kv_append's and attention's are one
+  ASSERT_EQ(lists.size(), 1u);
+  EXPECT_EQ(lists[0].sequences, program->FindBuffer("sequences"));
+  EXPECT_EQ(lists[0].pages, program->FindBuffer("pages"));
+  EXPECT_EQ(lists[0].rows.reg, program->FindRegister("rows"));
+}
+
+TEST(KvPageBytes, AddsUpAllCaches) {
+  EXPECT_EQ(KvPageBytes(*SoundProgram(TestModelText())), 2 * 16 * 8 * 2);
+  EXPECT_EQ(KvPageBytes(*SoundProgram(R"(program two
+register pages 9 at_load
+buffer a kv f32 pages [pages, 3 x 8]
+buffer b kv bf16 pages [pages, 1 x 4]
+stream compute
+  end
+stream transfer
+  end
+stream link
+  end
+)")),
+            2 * 16 * (3 * 8 * 4 + 4 * 2));
+}
+
+std::vector<std::byte> OutputOf(LoadedProgram& loaded, const Launch& launch, const char* name) {
+  const auto ticket = loaded.Submit(launch);
+  EXPECT_TRUE(ticket) << ticket.error().message;
+  EXPECT_TRUE(loaded.Complete(*ticket));
+  const auto bytes = loaded.Output(loaded.program().FindBuffer(name));
+  return {bytes.begin(), bytes.end()};
+}
+
+TEST(CpuDevice, RefusesPagesBeyondTheBound) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({});
+  for (const int64_t pages : {0, -1, 65}) {
+    const auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = pages});
+    ASSERT_FALSE(loaded) << pages;
+    EXPECT_EQ(loaded.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(loaded.error().message, HasSubstr(std::to_string(pages) + " KV pages"));
+    EXPECT_THAT(loaded.error().message, HasSubstr("1 to 64"));
+  }
+  for (const int64_t pages : {1, 64}) {
+    const auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = pages});
+    ASSERT_TRUE(loaded) << pages;
+    EXPECT_EQ((*loaded)->LoadRegister(program->FindRegister("pages")), pages);
+  }
+}
+
+TEST(CpuDevice, SaysHowMuchMemoryItLacks) {
+  std::string text = "program huge\nregister pages 262144 at_load\n";
+  for (const char* name : {"a", "b", "c"})  // 2^46 bytes each: more than there are addresses
+    text += std::string("buffer ") + name + " kv f32 pages [pages, 4096 x 512]\n";
+  const auto program =
+      SoundProgram(text + "stream compute\nend\nstream transfer\nend\nstream link\nend\n");
+  const auto loaded = cpu::MakeCpuDevice({})->Load(program, RandomWeights(*program, 1),
+                                                   {.kv_pages = int64_t{1} << 18});
+  ASSERT_FALSE(loaded);
+  EXPECT_EQ(loaded.error().code, ErrorCode::kNoCapacity);
+  EXPECT_THAT(loaded.error().message, HasSubstr("211106232532992 bytes of KV cache"));
+}
+
+TEST(CpuDevice, GoesOnAfterARefusedLaunch) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({.threads = 2});
+  auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  ASSERT_TRUE(loaded);
+  const Launch sound = SoundLaunch(*program);
+  const auto before = OutputOf(**loaded, sound, "logits");
+  EXPECT_EQ(before.size(), 2u * 64 * 4);
+  Launch spoiled = sound;
+  spoiled.inputs[static_cast<size_t>(program->FindBuffer("pages"))][0] = 8;  // of 0..7
+  const auto refused = (*loaded)->Submit(spoiled);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(OutputOf(**loaded, sound, "logits"), before);
+  // A register that was set at load is not the launch's to say.
+  Launch other = sound;
+  other.registers[static_cast<size_t>(program->FindRegister("pages"))] = 64;
+  EXPECT_EQ(OutputOf(**loaded, other, "logits"), before);
+  EXPECT_TRUE(OutputOf(**loaded, Launch(*program), "logits").empty());
+}
+
+TEST(CpuDevice, GivesTheSameBitsWithAnyKernelsThreadsAndOrder) {
+  const auto program = SoundProgram(TestModelText());
+  const isa::BoundWeights weights = RandomWeights(*program, 3);
+  std::vector<std::byte> logits, sampled;
+  for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
+    for (const int threads : {1, 2, 5}) {
+      for (const uint64_t order : {0u, 1u, 2u}) {
+        const auto device =
+            cpu::MakeCpuDevice({.threads = threads, .kernels = set, .order_seed = order});
+        auto loaded = device->Load(program, weights, {.kv_pages = 8});
+        ASSERT_TRUE(loaded);
+        const Launch launch = SoundLaunch(*program);
+        const auto these = OutputOf(**loaded, launch, "logits");
+        const auto drawn = OutputOf(**loaded, launch, "sampled");
+        if (logits.empty()) {
+          logits = these;
+          sampled = drawn;
+        }
+        EXPECT_EQ(these, logits) << set->name << ", " << threads << " threads, order " << order;
+        EXPECT_EQ(drawn, sampled) << set->name << ", " << threads << " threads, order " << order;
+      }
+    }
+  }
+}
+
+// Two Programs of one device take turns; each has pages of its own.
+TEST(CpuDevice, HoldsSeveralPrograms) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({.threads = 2});
+  auto first = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  auto second = device->Load(program, RandomWeights(*program, 2), {.kv_pages = 9});
+  ASSERT_TRUE(first && second);
+  const Launch launch = SoundLaunch(*program);
+  const auto a = OutputOf(**first, launch, "logits");
+  const auto b = OutputOf(**second, launch, "logits");
+  EXPECT_NE(a, b);
+  EXPECT_EQ(OutputOf(**first, launch, "logits"), a);
+}
+
+// A sample may stand in any stream, and be narrower than another.
+TEST(CpuDevice, SamplesOfTwoWidthsInTwoStreams) {
+  const auto program = SoundProgram(R"(program samples
+register rows 200
+semaphores 1
+buffer index input i32 rows [rows, 1] below 64
+buffer params input i32 rows [rows, 12]
+buffer table weight f32 packed [64, 3000]
+buffer wide output f32 rows [rows, 3000]
+buffer a output i32 rows [rows, 44]
+buffer b output i32 rows [rows, 44]
+stream compute
+  wait semaphore=0 count=1
+  sample logits=wide params=params record=a
+  end
+stream transfer
+  gather table=table index=index y=wide
+  post semaphore=0 count=1
+  sample logits=wide[8:24] params=params record=b
+  end
+stream link
+  end
+)");
+  constexpr int64_t kRows = 200;
+  for (const int threads : {1, 3}) {
+    for (const uint64_t order : {0u, 1u, 2u, 3u}) {
+      const auto device = cpu::MakeCpuDevice({.threads = threads, .order_seed = order});
+      auto loaded = device->Load(program, RandomWeights(*program, 5), {});
+      ASSERT_TRUE(loaded) << loaded.error().message;
+      Launch launch(*program);
+      launch.registers[0] = kRows;
+      for (int32_t i = 0; i < kRows; ++i) {
+        launch.inputs[0].push_back(i % 64);
+        int32_t params[isa::kSampleParamWords] = {};
+        params[isa::kSampleTarget] = -1;
+        params[isa::kSampleLogprobs] = 20;
+        launch.inputs[1].insert(launch.inputs[1].end(), params, params + isa::kSampleParamWords);
+      }
+      const auto logits = OutputOf(**loaded, launch, "wide");
+      const auto a = OutputOf(**loaded, launch, "a");
+      const auto b = OutputOf(**loaded, launch, "b");
+      const auto* values = reinterpret_cast<const float*>(logits.data());
+      for (int64_t row = 0; row < kRows; ++row) {
+        const float* begin = values + row * 3000;
+        const auto* wide = reinterpret_cast<const int32_t*>(a.data()) + row * 44;
+        const auto* narrow = reinterpret_cast<const int32_t*>(b.data()) + row * 44;
+        EXPECT_EQ(wide[isa::kRecordToken], std::max_element(begin, begin + 3000) - begin);
+        EXPECT_EQ(narrow[isa::kRecordToken], std::max_element(begin + 8, begin + 24) - (begin + 8));
+        EXPECT_EQ(wide[isa::kRecordCount], 20);
+        EXPECT_EQ(narrow[isa::kRecordCount], 16);  // all there are
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace millpower::device
