@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <set>
 
 #include "compile/passes.h"
@@ -31,6 +32,9 @@ class Links {
   }
   int Producer(ValueId value) const { return producer_[static_cast<size_t>(value)]; }
   const std::vector<int>& Users(ValueId value) const { return users_[static_cast<size_t>(value)]; }
+  bool IsOutput(ValueId value) const {
+    return std::ranges::find(Users(value), -1) != Users(value).end();
+  }
 
  private:
   std::vector<std::vector<int>> users_;
@@ -110,6 +114,11 @@ void FuseResiduals(Graph& graph) {
   graph.ReplaceNodes(std::move(kept));
 }
 
+// An output of the graph is a buffer of its own, not a part of a wider one.
+bool CanMerge(const Links& links, const Node& node) {
+  return IsPlainLinear(node) && !links.IsOutput(node.output);
+}
+
 // The plain linears of `x`, if they can become one: at least two, of one weight type, all with a
 // bias or all without.
 std::vector<const Node*> Mergeable(const Graph& graph, const Links& links, ValueId x) {
@@ -117,7 +126,7 @@ std::vector<const Node*> Mergeable(const Graph& graph, const Links& links, Value
   for (const int user : links.Users(x)) {
     if (user < 0) continue;
     const Node& node = graph.nodes()[static_cast<size_t>(user)];
-    if (!IsPlainLinear(node) || node.inputs[kX] != x) continue;
+    if (!CanMerge(links, node) || node.inputs[kX] != x) continue;
     if (!linears.empty() &&
         (graph.value(linears[0]->inputs[kW]).dtype != graph.value(node.inputs[kW]).dtype ||
          (linears[0]->inputs[kBias] == ir::kNoValue) != (node.inputs[kBias] == ir::kNoValue)))
@@ -149,7 +158,7 @@ Result<void> MergeLinears(Graph& graph, PackPlan& packing) {
   std::set<ValueId> merged_inputs;
   std::vector<Node> result;
   for (const Node& node : nodes) {
-    if (!IsPlainLinear(node)) {
+    if (!CanMerge(links, node)) {
       result.push_back(node);
       continue;
     }

@@ -30,6 +30,9 @@ class Lowering {
     program.name = graph_.name;
     program.facts = graph_.facts;
     TRY(DeclareInputs());
+    for (const ValueId output : graph_.outputs())
+      if (graph_.value(output).kind != ValueKind::kNode)
+        return Unsupported("output '" + graph_.value(output).name + "' is not computed");
     for (size_t i = 0; i < graph_.nodes().size(); ++i) {
       position_ = static_cast<int>(i);
       TRY(LowerNode(graph_.nodes()[i]));
@@ -180,6 +183,9 @@ class Lowering {
 
   Result<void> LowerNode(const Node& node) {
     if (node.op == Op::kSlice) {
+      if (IsOutput(node.output))
+        return Unsupported("output '" + graph_.value(node.output).name +
+                           "' is a slice, which has no place of its own");
       View view = ViewOf(node.inputs[0]);
       view.begin += ir::IntAttribute(node, "begin");
       view.cols = ir::IntAttribute(node, "size");
