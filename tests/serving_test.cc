@@ -1,0 +1,162 @@
+// The engine on the small models of tests/golden: from a model folder to the tokens that requests
+// get, against Hugging Face transformers in float32 and against each other.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "base/check.h"
+#include "base/mapped_file.h"
+#include "compile/compile.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/llm_engine.h"
+#include "import/hf/folder.h"
+#include "import/hf/safetensors.h"
+
+namespace millpower {
+namespace {
+
+const std::filesystem::path kGoldens = MILLPOWER_SOURCE_DIR "/tests/golden";
+
+std::vector<int32_t> ReadIds(const std::string& model, const std::string& name) {
+  const auto file = MappedFile::Open(kGoldens / model / "reference.safetensors");
+  CHECK(file) << file.error().message;
+  const auto table = import::ParseSafetensors(file->bytes());
+  CHECK(table) << table.error().message;
+  const auto bytes = table->at(name).bytes;
+  std::vector<int32_t> ids(bytes.size() / sizeof(int32_t));
+  std::memcpy(ids.data(), bytes.data(), bytes.size());
+  return ids;
+}
+
+struct Output {
+  std::vector<engine::TokenInfo> tokens;
+  std::optional<engine::FinishReason> finish;
+};
+
+std::vector<int32_t> Ids(const Output& output) {
+  std::vector<int32_t> ids;
+  for (const engine::TokenInfo& info : output.tokens) ids.push_back(info.token);
+  return ids;
+}
+
+class Model {
+ public:
+  Model(const std::string& name, const compile::Options& options, int threads = 2)
+      : device_(device::cpu::MakeCpuDevice({.threads = threads})) {
+    auto folder = import::OpenHfFolder(kGoldens / name);
+    CHECK(folder) << folder.error().message;
+    const auto graph = folder->BuildGraph();
+    CHECK(graph) << graph.error().message;
+    auto compiled = compile::Compile(*graph, options);
+    CHECK(compiled) << compiled.error().message;
+    ThreadTeam team(1);
+    auto weights =
+        compile::PackAll(compiled->program, compiled->packing, *folder->weights, team, {});
+    CHECK(weights) << weights.error().message;
+    weights_ = std::move(*weights);
+    program_ = std::make_shared<const isa::Program>(std::move(compiled->program));
+  }
+
+  // Sends all requests at once; what each got, in their order.
+  std::vector<Output> Serve(const std::vector<engine::Request>& requests,
+                            const engine::LlmOptions& options, int64_t kv_pages) {
+    auto loaded = device_->Load(program_, weights_, {.kv_pages = kv_pages});
+    CHECK(loaded) << loaded.error().message;
+    std::vector<Output> outputs(requests.size());
+    {
+      auto engine = engine::StartLlmEngine(std::move(*loaded), options);
+      CHECK(engine) << engine.error().message;
+      for (size_t i = 0; i < requests.size(); ++i) {
+        engine::Request request = requests[i];
+        request.id = std::to_string(i);
+        const auto submitted =
+            (*engine)->Submit(request, [&outputs, i](const engine::Delta& delta) {
+              Output& output = outputs[i];
+              output.tokens.insert(output.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+              output.finish = delta.finish;
+              return engine::Verdict::kContinue;
+            });
+        CHECK(submitted) << submitted.error().message;
+      }
+      (*engine)->Drain(int64_t{120} * 1'000'000'000);
+      EXPECT_EQ((*engine)->Stats().kv_pages_used, 0);
+    }
+    return outputs;
+  }
+
+ private:
+  std::unique_ptr<device::Device> device_;
+  std::shared_ptr<const isa::Program> program_;
+  isa::BoundWeights weights_;
+};
+
+class Serving : public testing::TestWithParam<std::string> {};
+
+// The prompts of the reference and two more, together, in small steps, with too few pages.
+TEST_P(Serving, GreedyOutputIsTheReferencesInAnyCompany) {
+  Model model(GetParam(), {.weight_type = DType::kF32, .kv_type = DType::kF32});
+  std::vector<engine::Request> requests;
+  std::vector<std::vector<int32_t>> expected;
+  for (const std::string which : {"short", "long", "short", "long"}) {
+    expected.push_back(ReadIds(GetParam(), which + ".greedy_ids"));
+    engine::Request request;
+    request.prompt = ReadIds(GetParam(), which + ".prompt_ids");
+    request.sampling.temperature = 0;
+    request.sampling.max_tokens = static_cast<int32_t>(expected.back().size());
+    request.sampling.ignore_eos = true;
+    requests.push_back(request);
+  }
+  const auto longest = static_cast<int64_t>(requests[1].prompt.size() + expected[1].size());
+  for (const auto& [max_batch_tokens, pages] :
+       {std::pair(0, int64_t{200}), {7, (longest + 31) / 16}}) {
+    const auto outputs = model.Serve(
+        requests,
+        {.max_model_len = static_cast<int32_t>(longest), .max_batch_tokens = max_batch_tokens},
+        pages);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(Ids(outputs[i]), expected[i]) << "request " << i << " with " << pages << " pages";
+      EXPECT_EQ(outputs[i].finish, engine::FinishReason::kLength);
+    }
+  }
+}
+
+// bf16 weights and KV, sampled: the bits of tokens and logprobs are those of a request alone.
+TEST_P(Serving, CompanyChangesNoBit) {
+  Model model(GetParam(), {});
+  std::vector<engine::Request> requests;
+  const auto prompt = ReadIds(GetParam(), "long.prompt_ids");
+  for (int i = 0; i < 5; ++i) {
+    engine::Request request;
+    request.prompt.assign(prompt.begin() + i, prompt.end() - 3 * i);
+    request.sampling = {.temperature = 0.9f,
+                        .top_p = 0.95f,
+                        .seed = static_cast<uint64_t>(i),
+                        .max_tokens = 60,
+                        .ignore_eos = true,
+                        .logprobs = 2};
+    requests.push_back(request);
+  }
+  const auto together = model.Serve(requests, {.max_batch_tokens = 40}, 24);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Output alone = model.Serve({requests[i]}, {}, 200)[0];
+    EXPECT_EQ(Ids(together[i]), Ids(alone)) << "request " << i;
+    for (size_t at = 0; at < alone.tokens.size(); ++at) {
+      EXPECT_EQ(together[i].tokens[at].logprob, alone.tokens[at].logprob);
+      EXPECT_EQ(together[i].tokens[at].top[1].logprob, alone.tokens[at].top[1].logprob);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Serving,
+                         testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
+                                         "tiny-bias"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace millpower
