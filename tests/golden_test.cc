@@ -223,7 +223,10 @@ TEST_P(Golden, BitsDoNotDependOnThreadsChunksOrOrder) {
     for (const auto& [threads, chunk, seed] :
          {std::tuple{1, 64, 0}, {2, 1, 0}, {4, 7, 0}, {2, 33, 1}, {1, 13, 2}, {3, 64, 3}}) {
       Model model(GetParam(), options,
-                  {.threads = threads, .kernels = set, .order_seed = static_cast<uint64_t>(seed)});
+                  {.threads = threads,
+                   .kernels = set,
+                   .order_seed = static_cast<uint64_t>(seed),
+                   .serial_cost = 0});
       const uint64_t hash = HashOfLogits(model, reference, chunk);
       if (expected == 0) expected = hash;
       EXPECT_EQ(hash, expected) << set->name << ", " << threads << " threads, chunks of " << chunk

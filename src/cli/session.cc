@@ -67,7 +67,8 @@ Result<Session> StartSession(const std::string& path, const SessionOptions& opti
   if (program.FindRegister("pages") < 0)
     return Fail(ErrorCode::kUnsupported, path + " is not a language model: it has no KV cache");
   TRY_ASSIGN(const KvPlan kv, PlanKv(program, options));
-  session.device = device::cpu::MakeCpuDevice({options.load.threads, kernel_set, 0});
+  session.device =
+      device::cpu::MakeCpuDevice({.threads = options.load.threads, .kernels = kernel_set});
   TRY_ASSIGN(auto loaded, session.device->Load(session.model.program, session.model.weights,
                                                {.kv_pages = kv.pages}));
   int64_t weight_bytes = 0;

@@ -236,8 +236,8 @@ TEST(CpuDevice, GivesTheSameBitsWithAnyKernelsThreadsAndOrder) {
   for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
     for (const int threads : {1, 2, 5}) {
       for (const uint64_t order : {0u, 1u, 2u}) {
-        const auto device =
-            cpu::MakeCpuDevice({.threads = threads, .kernels = set, .order_seed = order});
+        const auto device = cpu::MakeCpuDevice(
+            {.threads = threads, .kernels = set, .order_seed = order, .serial_cost = 0});
         auto loaded = device->Load(program, weights, {.kv_pages = 8});
         ASSERT_TRUE(loaded);
         const Launch launch = SoundLaunch(*program);

@@ -16,9 +16,6 @@
 namespace millpower::device::cpu {
 namespace {
 
-// Floats that a step must touch before it is worth waking the other threads: a barrier costs about
-// a microsecond, in which one core touches some thousand floats.
-constexpr int64_t kSerialCost = 8192;
 // Ranges handed out per thread and step, so that one slowed by a neighbour does not hold up all.
 constexpr int64_t kRangesPerThread = 4;
 
@@ -204,7 +201,7 @@ class CpuProgram final : public LoadedProgram {
       const int64_t units = step.Units(frame_);
       if (units == 0) continue;
       const bool serial =
-          team_.count() == 1 || units == 1 || units * step.UnitCost(frame_) < kSerialCost;
+          team_.count() == 1 || units == 1 || units * step.UnitCost(frame_) < options_.serial_cost;
       if (pending && !(serial && last_serial)) team_.Sync();
       if (serial) {
         if (member == 0) step.Run(frame_, 0, units, member);

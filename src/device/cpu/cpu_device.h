@@ -16,6 +16,11 @@ struct CpuOptions {
   // Not 0: runs the streams in another order that their semaphores allow, picked at random by this
   // seed. Results are the same; tests use it to show that.
   uint64_t order_seed = 0;
+  // Floats that an instruction must touch before it is worth waking the other threads. A core goes
+  // through the default in some 10 us; meeting the others takes about one, but a time slice of the
+  // scheduler's when the machine is busy with something else, which a small model cannot hide.
+  // Results are the same; tests set it to 0 so that small models use all threads.
+  int64_t serial_cost = 1 << 17;
 };
 
 std::unique_ptr<Device> MakeCpuDevice(const CpuOptions& options);
