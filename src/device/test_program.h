@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "isa/encoding.h"
 #include "isa/package.h"
+#include "isa/test_program.h"
 #include "isa/verify.h"
 
 namespace millpower::device {
@@ -32,61 +33,7 @@ inline std::string TestModelText(const TestModelSizes& sizes = {}) {
          line("fact max_positions ", sizes.max_positions) + line("register rows ", sizes.rows) +
          line("register seqs ", sizes.seqs) + line("register picked ", sizes.picked) +
          line("register page_entries ", sizes.page_entries) + "register pages " +
-         std::to_string(sizes.pages) + " at_load\n" + R"(semaphores 2
-buffer tokens input i32 rows [rows, 1] below 64
-buffer positions input i32 rows [rows, 1]
-buffer sequences input i32 rows [seqs, 4]
-buffer pages input i32 rows [page_entries, 1] below pages
-buffer picked_rows input i32 rows [picked, 1] below rows
-buffer sampling input i32 rows [picked, 12]
-buffer embed weight bf16 packed [64, 32]
-buffer inv_freq weight f32 rows [1, 4]
-buffer norm weight f32 rows [1, 32]
-buffer qkv.weight weight f32 packed [32, 32]
-buffer o.weight weight f32 packed [32, 16]
-buffer gated weight f32 packed [64, 32]
-buffer down weight f32 packed [32, 32]
-buffer kv.0 kv bf16 pages [pages, 1 x 8]
-buffer h scratch f32 rows [rows, 32]
-buffer normed scratch f32 rows [rows, 32]
-buffer qkv scratch f32 rows [rows, 32]
-buffer table scratch f32 rows [rows, 8]
-buffer attended scratch f32 rows [rows, 16]
-buffer picked.h scratch f32 rows [picked, 32]
-buffer logits output f32 rows [picked, 64]
-buffer sampled output i32 rows [picked, 44]
-stream compute
-  rope_table positions=positions inv_freq=inv_freq table=table scale=1
-  wait semaphore=0 count=1
-  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
-  matmul x=normed w=qkv.weight y=qkv epilogue=none
-  rope x=qkv[0:24] table=table heads=3
-  post semaphore=1 count=1
-  wait semaphore=0 count=1
-  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35
-  matmul x=attended w=o.weight residual=h y=h epilogue=add
-  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
-  matmul x=normed w=gated y=qkv epilogue=silu_gate
-  matmul x=qkv w=down residual=h y=h epilogue=add
-  post semaphore=1 count=1
-  wait semaphore=0 count=1
-  rms_norm x=picked.h weight=norm y=picked.h group=32 epsilon=1e-06
-  matmul x=picked.h w=embed y=logits epilogue=none
-  sample logits=logits params=sampling record=sampled
-  end
-stream transfer
-  gather table=embed index=tokens y=h
-  post semaphore=0 count=1
-  wait semaphore=1 count=1
-  kv_append k=qkv[16:24] v=qkv[24:32] sequences=sequences pages=pages kv=kv.0
-  post semaphore=0 count=1
-  wait semaphore=1 count=1
-  gather table=h index=picked_rows y=picked.h
-  post semaphore=0 count=1
-  end
-stream link
-  end
-)";
+         std::to_string(sizes.pages) + " at_load\n" + isa::kTestModelBody;
 }
 
 // A text that the test wrote itself, so that it parses and is sound.

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "isa/encoding.h"
 #include "isa/package.h"
+#include "isa/test_program.h"
 #include "isa/verify.h"
 
 namespace millpower::isa {
@@ -18,67 +19,14 @@ namespace {
 using testing::HasSubstr;
 
 // One layer of a small language model, as the compiler lays it out.
-constexpr char kProgramText[] = R"(program tiny
+const std::string kProgramText = std::string(R"(program tiny
 fact vocab_size 64
 register rows 16
 register seqs 4
 register picked 4
 register page_entries 8
 register pages 32 at_load
-semaphores 2
-buffer tokens input i32 rows [rows, 1] below 64
-buffer positions input i32 rows [rows, 1]
-buffer sequences input i32 rows [seqs, 4]
-buffer pages input i32 rows [page_entries, 1] below pages
-buffer picked_rows input i32 rows [picked, 1] below rows
-buffer sampling input i32 rows [picked, 12]
-buffer embed weight bf16 packed [64, 32]
-buffer inv_freq weight f32 rows [1, 4]
-buffer norm weight f32 rows [1, 32]
-buffer qkv.weight weight f32 packed [32, 32]
-buffer o.weight weight f32 packed [32, 16]
-buffer gated weight f32 packed [64, 32]
-buffer down weight f32 packed [32, 32]
-buffer kv.0 kv bf16 pages [pages, 1 x 8]
-buffer h scratch f32 rows [rows, 32]
-buffer normed scratch f32 rows [rows, 32]
-buffer qkv scratch f32 rows [rows, 32]
-buffer table scratch f32 rows [rows, 8]
-buffer attended scratch f32 rows [rows, 16]
-buffer picked.h scratch f32 rows [picked, 32]
-buffer logits output f32 rows [picked, 64]
-buffer sampled output i32 rows [picked, 44]
-stream compute
-  rope_table positions=positions inv_freq=inv_freq table=table scale=1
-  wait semaphore=0 count=1
-  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
-  matmul x=normed w=qkv.weight y=qkv epilogue=none
-  rope x=qkv[0:24] table=table heads=3
-  post semaphore=1 count=1
-  wait semaphore=0 count=1
-  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.25
-  matmul x=attended w=o.weight residual=h y=h epilogue=add
-  rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
-  matmul x=normed w=gated y=qkv epilogue=silu_gate
-  matmul x=qkv w=down residual=h y=h epilogue=add
-  post semaphore=1 count=1
-  wait semaphore=0 count=1
-  matmul x=picked.h w=embed y=logits epilogue=none
-  sample logits=logits params=sampling record=sampled
-  end
-stream transfer
-  gather table=embed index=tokens y=h
-  post semaphore=0 count=1
-  wait semaphore=1 count=1
-  kv_append k=qkv[16:24] v=qkv[24:32] sequences=sequences pages=pages kv=kv.0
-  post semaphore=0 count=1
-  wait semaphore=1 count=1
-  gather table=h index=picked_rows y=picked.h
-  post semaphore=0 count=1
-  end
-stream link
-  end
-)";
+)") + kTestModelBody;
 
 Program Tiny() {
   auto program = Parse(kProgramText);
@@ -302,14 +250,14 @@ TEST(Verify, PositionsHaveOneColumn) {
 // Attributes are float64, but kernels take float32.
 TEST(Verify, ScalesAreFiniteAsFloat32) {
   for (const char* scale : {"1e300", "-1e39", "inf", "nan"}) {
-    for (const char* from : {"scale=1\n", "scale=0.25"}) {
+    for (const char* from : {"scale=1\n", "scale=0.35"}) {
       const auto verified =
           VerifyWith(from, "scale=" + std::string(scale) + (from[7] == '\n' ? "\n" : ""));
       ASSERT_FALSE(verified) << scale;
       EXPECT_THAT(verified.error().message, HasSubstr("scale is not finite"));
     }
   }
-  EXPECT_TRUE(VerifyWith("scale=0.25", "scale=3e38"));
+  EXPECT_TRUE(VerifyWith("scale=0.35", "scale=3e38"));
   for (const char* epsilon : {"1", "-1e-9", "nan", "1e300"}) {
     const auto verified = VerifyWith("epsilon=1e-06", "epsilon=" + std::string(epsilon));
     ASSERT_FALSE(verified) << epsilon;
@@ -350,8 +298,8 @@ TEST(Parse, NamesTheLineAndWhatIsWrong) {
       {"semaphores 2", "semaphores", "needs a value"},
       {"register rows 16", "register rows sixteen", "'sixteen' is not an integer"},
       {"[rows, 1] below 64", "[lines, 1] below 64", "'lines' is not an integer"},
-      {"scale=0.25", "scale=1e400", "'1e400' is not a number"},
-      {"scale=0.25", "scale=", "is not a number"},
+      {"scale=0.35", "scale=1e400", "'1e400' is not a number"},
+      {"scale=0.35", "scale=", "is not a number"},
       {"x=qkv[0:24]", "x=qkv[24:0]", "ends before it begins"},
       {"x=qkv[0:24]", "x=qkv[-1:3]", "ends before it begins"},
       {"x=qkv[0:24]", "x=qkv[0:24", "a range is [BEGIN:END]"},
@@ -398,7 +346,7 @@ TEST(Linearise, KeepsStreamsInOrderWhateverTheSeed) {
       last[static_cast<size_t>(step.stream)] = step.index;
       text += Name(step.stream)[0];
     }
-    EXPECT_EQ(order->size(), 14u);
+    EXPECT_EQ(order->size(), 15u);
     orders.insert(text);
   }
   EXPECT_GT(orders.size(), 1u);  // rope_table may go before or after the first gather
