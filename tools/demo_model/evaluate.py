@@ -5,7 +5,7 @@
 
 Per way of asking: stopped (ended the turn by itself within the limit), on topic (names the subject, or shares words
 with the reference answer), right (has most content words of the reference answer), clean (only words that training
-answers contain, nothing repeated), and for the thinking form, whether the reasoning block is well formed.
+answers contain, nothing repeated that the reference does not repeat), and for the thinking form, whether the reasoning block is well formed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ FREE_QUESTIONS = (
     "Why do companies keep safety stock?", "difference between fob and cif", "route from shanghai to rotterdam?", "Who won the football match yesterday?",
     "Write a haiku about the sea.", "What happens to freight rates if the Suez Canal closes?", "how can i reduce my lead times", "what is nearshoring and why is it popular",
     "WHAT IS A BILL OF LADING", "Give me three ways to deal with port congestion.", "What is the freight rate from Shanghai to Los Angeles today?", "thank you!",
+    "hello", "Why do freight rates rise?", "How do tariffs affect prices?", "What happens to prices when a port closes?", "What can you do?", "What is a bill of lading?",
+    "What is the difference between FOB and CIF?", "what is the difference between fob and cif", "How does a port strike affect lead times?",
+    "How does a drought affect wheat exports?", "How can a small importer deal with a new tariff?", "What is the sea route from Shanghai to Rotterdam?",
+    "How do companies reduce lead time?", "What causes port congestion?", "What is safety stock?", "Explain demurrage", "why is shipping so expensive right now",
 )  # fmt: skip
 
 
@@ -107,7 +111,7 @@ def judge(row: dict, text: str, stopped: bool, way: Way, known: set[str]) -> dic
         "stopped": stopped,
         "on topic": recall >= min(0.3, threshold) or subject <= given,
         "right": recall >= threshold,
-        "clean": given <= known and not repeats(text),
+        "clean": given <= known and (not repeats(text) or repeats(row["core"])),
         "thought": thought_ok,
     }
 

@@ -23,14 +23,15 @@ from knowledge import Fact, all_facts, lower_first, upper_first
 
 # How often a conversation starts from a fact of each kind. Kinds with many single facts get more.
 KIND_WEIGHTS: dict[str, float] = {
-    "concept.is": 17, "concept.why": 10, "concept.eg": 4.5, "concept.how": 2.5, "concept.cut": 1, "compare": 12,
+    "everyday": 30, "concept.is": 22, "concept.why": 8, "concept.eg": 4, "concept.how": 2, "concept.cut": 1.5, "compare": 8, "compare.term": 5,
     "port.about": 3.5, "port.where": 3, "port.known": 2.5, "port.cargo": 3, "port.in": 1.5,
     "goods.about": 3, "goods.who": 3, "goods.use": 2, "goods.moved": 2.5, "goods.price": 3,
     "country.exports": 2.5, "country.imports": 2.5, "country.about": 2.5,
     "passage.about": 1.2, "passage.where": 0.8, "passage.why": 0.8, "passage.other": 1,
     "incoterm.about": 1.2, "incoterm.risk": 0.8, "incoterm.freight": 0.8, "incoterm.insurance": 0.8,
-    "cause": 10, "cause.goods": 5, "event.about": 2, "advice": 5, "route": 10, "live": 2, "talk": 11, "offtopic": 6,
+    "cause": 9, "cause.goods": 5, "event.about": 2, "advice": 5, "route": 7, "live": 2, "talk": 12, "offtopic": 4,
 }  # fmt: skip
+OPENINGS = {"talk/hello": 6, "talk/who": 3, "talk/can": 3}  # small talk that starts a conversation more often than the rest
 
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
@@ -50,13 +51,39 @@ SUFFIXES = (" please", " Thanks!", " Thank you.", " Keep it simple.", " I am cur
 
 
 def is_held_out_phrasing(fact: Fact, question: str) -> bool:
-    """One in twelve (fact, phrasing) pairs; decided by hash, so that it does not depend on the order of the facts.
+    """One in twelve (fact, phrasing) pairs, and one in three of the everyday ones; decided by hash, so that it does not
+    depend on the order of the facts.
     Greetings and the like are not held out: they have no structure from which an unseen one could be understood."""
-    return fact.kind != "talk" and len(fact.questions) > 3 and zlib.crc32(f"{fact.key}?{question}".encode()) % 12 == 0
+    one_in = 3 if fact.kind == "everyday" else 12
+    return fact.kind != "talk" and len(fact.questions) > 3 and zlib.crc32(f"{fact.key}?{question}".encode()) % one_in == 0
 
 
 def is_held_out_fact(fact: Fact) -> bool:
     return fact.composed and zlib.crc32(fact.key.encode()) % 10 == 0
+
+
+def plain(question: str) -> str:
+    return question.lower().rstrip("?.! ")
+
+
+def held_out_questions(facts: list[Fact]) -> dict[str, set[str]]:
+    """Per fact, the questions that training must not use. A wording that is held out for any other fact is held out for
+    an everyday one too, and one that is trained for another fact is not held out again."""
+    trained: set[str] = set()
+    tested: set[str] = set()
+    out: dict[str, set[str]] = {}
+    for fact in sorted(facts, key=lambda f: f.kind == "everyday"):
+        whole = is_held_out_fact(fact)
+        everyday = fact.kind == "everyday"
+        mine = {
+            q for q in fact.questions
+            if whole or (everyday and plain(q) in tested) or (is_held_out_phrasing(fact, q) and not (everyday and plain(q) in trained))
+        }  # fmt: skip
+        out[fact.key] = mine
+        if not everyday:
+            tested |= {plain(q) for q in mine}
+            trained |= {plain(q) for q in fact.questions if q not in mine}
+    return out
 
 
 def roughen(rng: random.Random, question: str) -> str:
@@ -106,10 +133,11 @@ class Corpus:
         self.by_kind: dict[str, list[Fact]] = defaultdict(list)
         self.by_topic: dict[str, list[Fact]] = defaultdict(list)
         self.questions: dict[str, list[str]] = {}
+        held = held_out_questions(facts)
         for fact in facts:
             if is_held_out_fact(fact):
                 continue
-            self.questions[fact.key] = [q for q in fact.questions if not is_held_out_phrasing(fact, q)]
+            self.questions[fact.key] = [q for q in fact.questions if q not in held[fact.key]]
             self.by_kind[fact.kind].append(fact)
             self.by_topic[fact.topic].append(fact)
         self.kinds = list(KIND_WEIGHTS)
@@ -117,7 +145,8 @@ class Corpus:
 
     def any_fact(self) -> Fact:
         kind = self.rng.choices(self.kinds, [KIND_WEIGHTS[k] for k in self.kinds])[0]
-        return self.rng.choice(self.by_kind[kind])
+        facts = self.by_kind[kind]
+        return self.rng.choices(facts, [OPENINGS.get(f.key, 1) for f in facts])[0]
 
     def next_turn(self, topic: str) -> tuple[Fact, str]:
         """A later turn: usually a follow-up on the topic, sometimes another topic or thanks."""
@@ -158,20 +187,22 @@ class Corpus:
 
 
 def held_out(facts: list[Fact], seed: int, per_kind: int) -> Iterator[dict[str, object]]:
-    """The test questions, at most `per_kind` of each kind and sort, with the answer that a perfect model gives."""
+    """The test questions, at most `per_kind` of each kind and sort (five times as many everyday ones), with the answer that a perfect model gives."""
     rng = random.Random(seed)
     groups: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
+    held = held_out_questions(facts)
+    trained = {plain(q) for fact in facts for q in fact.questions if q not in held[fact.key]}
     for fact in facts:
         whole = is_held_out_fact(fact)
         for question in fact.questions:
-            if whole or is_held_out_phrasing(fact, question):
+            if question in held[fact.key] and plain(question) not in trained:  # "FOB?" is no test where "FOB" is trained
                 row = {
                     "sort": "combination" if whole else "phrasing", "kind": fact.kind, "key": fact.key,
                     "question": question, "core": fact.core(rng), "extra": list(fact.extra),
                 }  # fmt: skip
                 groups[row["sort"], fact.kind].append(row)
-    for group in groups.values():
-        yield from rng.sample(group, min(per_kind, len(group)))
+    for (_, kind), group in groups.items():
+        yield from rng.sample(group, min(per_kind * (5 if kind == "everyday" else 1), len(group)))
 
 
 def main() -> None:
@@ -179,7 +210,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=100_000, help="training conversations")
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--per-kind", type=int, default=12, help="held-out questions of each kind and sort")
+    parser.add_argument("--per-kind", type=int, default=12, help="held-out questions of each kind and sort; of the everyday kind five times as many")
     args = parser.parse_args()
 
     facts = all_facts()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,8 @@ ASK_HOW = (
 )
 ASK_CUT = (
     "How can firms deal with {np}? | How do companies handle {np}? | What helps against {np}? | How can {np} be avoided or reduced? | "
-    "What can a firm do about {np}? | How do you fight {np}? | Ways to reduce {np}? | What should a company do about {np}?"
+    "What can a firm do about {np}? | How do you fight {np}? | Ways to reduce {np}? | What should a company do about {np}? | "
+    "How do companies reduce {np}? | How do firms avoid {np}? | How can {np} be reduced? | How do companies deal with {np}?"
 )
 ASK_DIFFERENCE = (
     "What is the difference between {a} and {b}? | How {do} {a} differ from {b}? | Compare {a} and {b}. | {a} or {b}: what is the difference? | "
@@ -317,6 +319,20 @@ def passage_facts() -> Iterator[Fact]:
         )  # fmt: skip
 
 
+def compare_terms(a: list[str], b: list[str]) -> str:
+    """Where risk passes under each; or, where that is the same, who pays for what."""
+    if a[2] != b[2]:
+        return f"Under {a[0]}, risk passes {a[2]}. In contrast, under {b[0]}, risk passes {b[2]}."
+
+    def pays(term: list[str], other: list[str]) -> str:
+        said = [term[3]] + [term[4]] * (term[4] != other[4])
+        if term[3:5] == other[3:5]:
+            said = [term[5]]
+        return " ".join([f"Under {term[0]}, {lower_first(said[0])}", *said[1:]])
+
+    return f"Risk passes at the same point under {a[0]} and {b[0]}: {a[2]}. {pays(a, b)} {pays(b, a)}"
+
+
 def incoterm_facts() -> Iterator[Fact]:
     terms = list(rows("incoterms.txt"))
     for code, full, risk, freight, insurance, remark in terms:
@@ -346,9 +362,9 @@ def incoterm_facts() -> Iterator[Fact]:
         )  # fmt: skip
     for a, b in itertools.permutations(terms, 2):
         yield Fact(
-            "compare", f"compare/{a[0]}/{b[0]}", fill(ASK_DIFFERENCE, a=a[0], b=b[0], an=a[0], bn=b[0], do="does"),
-            fixed(f"Under {a[0]}, risk passes {a[2]}. In contrast, under {b[0]}, risk passes {b[2]}."),
-            thoughts=(f"I have to compare {a[0]} with {b[0]}. I will say where risk passes under each.",), topic="incoterm/" + a[0], composed=True,
+            "compare.term", f"compare/{a[0]}/{b[0]}", fill(ASK_DIFFERENCE, a=a[0], b=b[0], an=a[0], bn=b[0], do="does"),
+            fixed(compare_terms(a, b)),
+            thoughts=(f"I have to compare {a[0]} with {b[0]}. I will say where risk passes and who pays.",), topic="incoterm/" + a[0], composed=True,
         )  # fmt: skip
 
 
@@ -359,7 +375,30 @@ CHANNELS = {
     "weak": "a weaker currency", "strong": "a stronger currency", "fuel": "dearer transport", "scarce": "less supply",
     "slack": "weaker demand", "glut": "spare room on ships", "plenty": "more supply", "cheaper": "lower tariffs",
 }  # fmt: skip
+# Shorter names that people use in the same questions.
+EVENT_ALIASES = {
+    "a tariff increase": ("tariffs", "tariffs go up"), "a port strike": ("port strikes", "a port is on strike"),
+    "a rise in fuel prices": ("high fuel prices", "oil prices rise"), "a drought": ("droughts", "a drought strikes"),
+    "a canal closure": ("blocked canals", "a canal is blocked"), "a port closure": ("closed ports", "a port is closed"),
+    "a weaker currency": ("weak currencies", "a currency gets weaker"), "a recession": ("recessions", "the economy shrinks"),
+    "a storm at sea": ("storms", "there is a storm"), "an export ban": ("export bans", "exports are banned"),
+}  # fmt: skip
+TARGET_ALIASES = {"consumer prices": "prices", "freight rates": "shipping costs", "lead times": "delivery times", "inventory": "stocks"}
 PLURAL_EVENTS = {"blank sailings", "sanctions", "too many new ships"}
+
+
+def short_forms(event: str, clause: str, do: str, target: str) -> tuple[str, ...]:
+    """Questions for an event x target in other words: "How do tariffs affect prices?" """
+    named = [(event, do, clause)]
+    if event in EVENT_ALIASES:
+        many, then = EVENT_ALIASES[event]
+        named.append((many, "do", then))
+    questions: list[str] = []
+    for what in dict.fromkeys((target, TARGET_ALIASES.get(target, target))):
+        for e, does, c in named:
+            if (e, what) != (event, target):
+                questions += fill("How {do} {e} affect {t}? | What happens to {t} when {c}? | What {do} {e} do to {t}? | Effect of {e} on {t}?", e=e, do=does, c=c, t=what)
+    return tuple(questions)
 
 
 def cause_facts() -> Iterator[Fact]:
@@ -394,7 +433,8 @@ def cause_facts() -> Iterator[Fact]:
                 "cause", f"cause/{event}/{target}",
                 fill("How {do} {e} affect {t}? | What happens to {t} when {c}? | What {do} {e} mean for {t}? | If {c}, what happens to {t}? | Explain the effect of {e} on {t}. | "
                      "What is the link between {e} and {t}? | How do {t} react when {c}? | Why would {e} change {t}? | Effect of {e} on {t}? | Suppose {c}. What about {t}? | "
-                     "Tell me how {e} affect{s} {t}.".replace("How do {t} react", "How do {t} react" if target.endswith("s") else "How does {t} react"), **v),
+                     "Tell me how {e} affect{s} {t}.".replace("How do {t} react", "How do {t} react" if target.endswith("s") else "How does {t} react"), **v)
+                + short_forms(event, clause, do, target),
                 fixed(f"{does} {effects[channel, target]}"),
                 thoughts=(f"Suppose {clause}. That means {CHANNELS[channel]}. I will say what this does to {target}.",), topic=topic, composed=True,
             )  # fmt: skip
@@ -405,7 +445,8 @@ def cause_facts() -> Iterator[Fact]:
             yield Fact(
                 "cause.goods", f"cause/{event}/goods/{name}",
                 fill("How {do} {e} affect {x}? | What happens to {x} when {c}? | What {do} {e} mean for the trade in {x}? | If {c}, what about {x}? | "
-                     "Explain the effect of {e} on {x}. | I trade {x}. What happens when {c}?", **v),
+                     "Explain the effect of {e} on {x}. | I trade {x}. What happens when {c}? | How {do} {e} affect {x} exports? | How {do} {e} affect the {x} trade? | "
+                     "What happens to {x} exports if {c}?", **v),
                 fixed(f"{does} {shape.format(x=name, X=subject)}"),
                 thoughts=(f"Suppose {clause}. That means {CHANNELS[channel]}. I will say what this does to {name}.",), topic=topic, composed=True,
             )  # fmt: skip
@@ -514,6 +555,28 @@ def route_facts() -> Iterator[Fact]:
         )  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------------------------------ everyday
+
+
+def spread(text: str) -> list[str]:
+    """'[a/b] c' -> 'a c', 'b c'"""
+    parts = [part.split("/") if i % 2 else [part] for i, part in enumerate(re.split(r"[\[\]]", text))]
+    return ["".join(choice) for choice in itertools.product(*parts)]
+
+
+def everyday_facts() -> Iterator[Fact]:
+    blocks: dict[str, dict[str, list[str]]] = {}
+    for line in (FOLDER / "everyday.txt").read_text().splitlines():
+        if line.startswith("@ "):
+            current = blocks.setdefault(line[2:].strip(), {"q": [], "a": [], "x": []})
+        elif line[:2] in ("q:", "a:", "x:"):
+            text = line[2:].strip()
+            current[line[0]] += [q for part in text.split(" | ") for q in spread(part)] if line[0] == "q" else [text]
+    for name, block in blocks.items():
+        thought = f"This is a general question: {name}. I will name the main points."
+        yield Fact("everyday", "everyday/" + name, tuple(block["q"]), fixed(block["a"][0]), tuple(block["x"]), (), (thought,), "everyday/" + name)
+
+
 # ----------------------------------------------------------------------------------------------------------- smalltalk
 
 
@@ -557,7 +620,7 @@ def smalltalk_facts() -> Iterator[Fact]:
 
 
 def all_facts() -> list[Fact]:
-    parts = (concept_facts, port_facts, goods_facts, country_facts, passage_facts, incoterm_facts, cause_facts, advice_facts, route_facts, smalltalk_facts)
+    parts = (concept_facts, port_facts, goods_facts, country_facts, passage_facts, incoterm_facts, cause_facts, advice_facts, route_facts, everyday_facts, smalltalk_facts)
     facts = [fact for part in parts for fact in part()]
     assert len({fact.key for fact in facts}) == len(facts), "fact keys must be unique"
     return facts
