@@ -44,7 +44,7 @@ std::vector<int32_t> Ids(const Output& output) {
 class Model {
  public:
   Model(const std::string& name, const compile::Options& options, int threads = 2)
-      : device_(device::cpu::MakeCpuDevice({.threads = threads})) {
+      : device_(device::cpu::MakeCpuDevice({.threads = threads, .serial_cost = 8192})) {
     auto folder = import::OpenHfFolder(kGoldens / name);
     CHECK(folder) << folder.error().message;
     const auto graph = folder->BuildGraph();

@@ -210,7 +210,7 @@ TEST(CpuDevice, SaysHowMuchMemoryItLacks) {
 
 TEST(CpuDevice, GoesOnAfterARefusedLaunch) {
   const auto program = SoundProgram(TestModelText());
-  const auto device = cpu::MakeCpuDevice({.threads = 2});
+  const auto device = cpu::MakeCpuDevice({.threads = 2, .serial_cost = 0});
   auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
   ASSERT_TRUE(loaded);
   const Launch sound = SoundLaunch(*program);
@@ -257,7 +257,7 @@ TEST(CpuDevice, GivesTheSameBitsWithAnyKernelsThreadsAndOrder) {
 // Two Programs of one device take turns; each has pages of its own.
 TEST(CpuDevice, HoldsSeveralPrograms) {
   const auto program = SoundProgram(TestModelText());
-  const auto device = cpu::MakeCpuDevice({.threads = 2});
+  const auto device = cpu::MakeCpuDevice({.threads = 2, .serial_cost = 0});
   auto first = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
   auto second = device->Load(program, RandomWeights(*program, 2), {.kv_pages = 9});
   ASSERT_TRUE(first && second);
@@ -294,7 +294,8 @@ stream link
   constexpr int64_t kRows = 200;
   for (const int threads : {1, 3}) {
     for (const uint64_t order : {0u, 1u, 2u, 3u}) {
-      const auto device = cpu::MakeCpuDevice({.threads = threads, .order_seed = order});
+      const auto device =
+          cpu::MakeCpuDevice({.threads = threads, .order_seed = order, .serial_cost = 0});
       auto loaded = device->Load(program, RandomWeights(*program, 5), {});
       ASSERT_TRUE(loaded) << loaded.error().message;
       Launch launch(*program);
