@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "device/cpu/cpu_device.h"
 #include "device/test_program.h"
+#include "isa/sampling.h"
 
 namespace millpower::engine {
 namespace {
@@ -490,6 +491,22 @@ TEST(LlmEngine, SeedsDecide) {
   EXPECT_NE(run(5), run(6));
   EXPECT_NE(run(5), run(5 + (uint64_t{1} << 32)));
   EXPECT_NE(run(std::nullopt), run(std::nullopt));
+}
+
+// A token's draw is numbered by its index in the output (isa/sampling.h), so that it does not
+// depend on how the prompt came about.
+TEST(LlmEngine, DrawsAreNumberedByTheOutput) {
+  std::vector<int32_t> counters;
+  const Served served = Serve({}, 30, [&](int64_t, const device::Launch& launch) -> Result<void> {
+    const auto program = device::SoundProgram(device::TestModelText());
+    const auto& words = launch.inputs[static_cast<size_t>(program->FindBuffer("sampling"))];
+    counters.push_back(words[isa::kSampleCounter]);
+    EXPECT_EQ(words[isa::kSampleSeedLow], 7);
+    EXPECT_EQ(words[isa::kSampleSeedHigh], 9);
+    return {};
+  });
+  RunAlone(*served.engine, Ask("", kPrompt, {.seed = uint64_t{9} << 32 | 7, .max_tokens = 4}));
+  EXPECT_EQ(counters, (std::vector<int32_t>{0, 1, 2, 3}));
 }
 
 TEST(LlmEngine, TemperatureZeroIsTopKOne) {

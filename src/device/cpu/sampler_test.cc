@@ -179,6 +179,26 @@ TEST(Sampler, EqualsTheNaiveOne) {
   EXPECT_LT(near_a_boundary, 10);
 }
 
+TEST(Sampler, FiltersKeepTheFewestThatWillDo) {
+  // Weights that are exact: eight of 1, so that an eighth of top_p is one token.
+  const std::vector<float> logits(8, 0.5f);
+  auto kept = [&](const Params& params) {
+    std::set<int32_t> drawn;
+    Params draw = params;
+    for (draw.counter = 0; draw.counter < 400; ++draw.counter) drawn.insert(Draw(logits, draw));
+    EXPECT_EQ(*drawn.rbegin() + 1, std::ssize(drawn));  // a beginning of the order
+    return std::ssize(drawn);
+  };
+  EXPECT_EQ(kept({.top_p = 0.5f}), 4);
+  EXPECT_EQ(kept({.top_p = 0.5001f}), 5);
+  EXPECT_EQ(kept({.top_p = 0.4999f}), 4);
+  EXPECT_EQ(kept({.top_p = 0.125f}), 1);
+  EXPECT_EQ(kept({.top_p = 0.5f, .top_k = 4}), 2);  // half of what top_k left
+  EXPECT_EQ(kept({.top_k = 3}), 3);
+  EXPECT_EQ(kept({.top_k = 9}), 8);
+  EXPECT_EQ(kept({.min_p = 1}), 8);  // all are as likely as the likeliest
+}
+
 TEST(Sampler, TiesGoToTheLowerId) {
   const std::vector<float> logits = {0, 1, 1, 1, 0, 1};
   for (int32_t counter = 0; counter < 50; ++counter) {
