@@ -4,22 +4,16 @@
 #include <gtest/gtest.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 
-#include "base/json.h"
-#include "base/mapped_file.h"
-#include "compile/compile.h"
 #include "device/cpu/cpu_device.h"
-#include "import/hf/folder.h"
-#include "import/hf/safetensors.h"
+#include "golden_models.h"
 #include "isa/sampling.h"
 
 namespace millpower {
 namespace {
-
-const std::filesystem::path kGoldens = MILLPOWER_SOURCE_DIR "/tests/golden";
 
 // One model on the CPU device, driven launch by launch.
 class Model {
@@ -27,18 +21,9 @@ class Model {
   Model(const std::string& name, const compile::Options& options,
         const device::cpu::CpuOptions& cpu)
       : device_(device::cpu::MakeCpuDevice(cpu)) {
-    auto folder = import::OpenHfFolder(kGoldens / name);
-    EXPECT_TRUE(folder) << folder.error().message;
-    const auto graph = folder->BuildGraph();
-    EXPECT_TRUE(graph) << graph.error().message;
-    auto compiled = compile::Compile(*graph, options);
-    EXPECT_TRUE(compiled) << compiled.error().message;
-    ThreadTeam team(1);
-    auto weights =
-        compile::PackAll(compiled->program, compiled->packing, *folder->weights, team, {});
-    EXPECT_TRUE(weights) << weights.error().message;
-    program_ = std::make_shared<const isa::Program>(std::move(compiled->program));
-    auto loaded = device_->Load(program_, std::move(*weights), {.kv_pages = kPages});
+    GoldenModel compiled = CompileGolden(name, options);
+    program_ = compiled.program;
+    auto loaded = device_->Load(program_, std::move(compiled.weights), {.kv_pages = kPages});
     EXPECT_TRUE(loaded) << loaded.error().message;
     loaded_ = std::move(*loaded);
   }
@@ -95,29 +80,6 @@ class Model {
   std::unique_ptr<device::LoadedProgram> loaded_;
   int64_t position_ = 0;
   int32_t sampled_ = 0;
-};
-
-class Reference {
- public:
-  explicit Reference(const std::string& name) {
-    auto file = MappedFile::Open(kGoldens / name / "reference.safetensors");
-    EXPECT_TRUE(file) << file.error().message;
-    file_ = std::move(*file);
-    auto table = import::ParseSafetensors(file_.bytes());
-    EXPECT_TRUE(table) << table.error().message;
-    table_ = std::move(*table);
-  }
-  template <typename T>
-  std::vector<T> Get(const std::string& name) const {
-    const auto bytes = table_.at(name).bytes;
-    std::vector<T> values(bytes.size() / sizeof(T));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
-  }
-
- private:
-  MappedFile file_;
-  import::SafetensorsTable table_;
 };
 
 float LargestDifference(std::span<const float> a, std::span<const float> b) {

@@ -3,31 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
-#include <filesystem>
 
-#include "base/check.h"
-#include "base/mapped_file.h"
-#include "compile/compile.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/llm_engine.h"
-#include "import/hf/folder.h"
-#include "import/hf/safetensors.h"
+#include "golden_models.h"
 
 namespace millpower {
 namespace {
 
-const std::filesystem::path kGoldens = MILLPOWER_SOURCE_DIR "/tests/golden";
-
 std::vector<int32_t> ReadIds(const std::string& model, const std::string& name) {
-  const auto file = MappedFile::Open(kGoldens / model / "reference.safetensors");
-  CHECK(file) << file.error().message;
-  const auto table = import::ParseSafetensors(file->bytes());
-  CHECK(table) << table.error().message;
-  const auto bytes = table->at(name).bytes;
-  std::vector<int32_t> ids(bytes.size() / sizeof(int32_t));
-  std::memcpy(ids.data(), bytes.data(), bytes.size());
-  return ids;
+  return Reference(model).Get<int32_t>(name);
 }
 
 struct Output {
@@ -45,18 +30,9 @@ class Model {
  public:
   Model(const std::string& name, const compile::Options& options, int threads = 2)
       : device_(device::cpu::MakeCpuDevice({.threads = threads, .serial_cost = 8192})) {
-    auto folder = import::OpenHfFolder(kGoldens / name);
-    CHECK(folder) << folder.error().message;
-    const auto graph = folder->BuildGraph();
-    CHECK(graph) << graph.error().message;
-    auto compiled = compile::Compile(*graph, options);
-    CHECK(compiled) << compiled.error().message;
-    ThreadTeam team(1);
-    auto weights =
-        compile::PackAll(compiled->program, compiled->packing, *folder->weights, team, {});
-    CHECK(weights) << weights.error().message;
-    weights_ = std::move(*weights);
-    program_ = std::make_shared<const isa::Program>(std::move(compiled->program));
+    GoldenModel compiled = CompileGolden(name, options);
+    program_ = compiled.program;
+    weights_ = std::move(compiled.weights);
   }
 
   // Sends all requests at once; what each got, in their order.

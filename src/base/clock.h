@@ -1,7 +1,6 @@
 // Time is injected, so that engines run in virtual time in tests and against the chip timer.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 
@@ -28,17 +27,6 @@ class SystemClock final : public Clock {
                std::chrono::system_clock::now().time_since_epoch())
         .count();
   }
-};
-
-// Moves only when told to.
-class ManualClock final : public Clock {
- public:
-  int64_t NowNs() const override { return now_ns_.load(); }
-  int64_t UnixSeconds() const override { return now_ns_.load() / 1'000'000'000; }
-  void AdvanceNs(int64_t ns) { now_ns_ += ns; }
-
- private:
-  std::atomic<int64_t> now_ns_{0};
 };
 
 }  // namespace millpower

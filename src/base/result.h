@@ -24,9 +24,6 @@ enum class ErrorCode {
   kInternal,         // a fault of ours that did not warrant stopping the process
 };
 
-// The code's name as logs and JSON print it, e.g. "invalid_argument".
-const char* ErrorCodeName(ErrorCode code);
-
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;  // one line, no trailing full stop

@@ -30,7 +30,7 @@ struct BoundWeights {
 };
 
 // Texts that travel with a Program, by name: "tokenizer" (tokenizer.json), "chat" (name of the chat
-// format), "generation" (generation defaults, JSON), "model" (its name and where it came from).
+// format), "generation" (generation defaults, JSON), "source" (the path it was compiled from).
 using Texts = std::map<std::string, std::string>;
 
 struct Package {
