@@ -8,7 +8,7 @@
 #include "compile/compile.h"
 #include "device/device.h"
 #include "import/hf/folder.h"
-#include "import/hf/published.h"
+#include "import/qwen3/published.h"
 #include "isa/encoding.h"
 #include "isa/sampling.h"
 #include "isa/verify.h"

@@ -13,10 +13,58 @@ enum class DType : uint8_t {
   kBf16 = 1,  // upper half of a binary32
   kF16 = 2,   // IEEE 754 binary16; in files only, widened to f32 when packed
   kI32 = 3,   // token ids, positions, work lists
-};
-inline constexpr int kDTypeCount = 4;
+  kI8 = 4,    // quantised activations and KV pages, with their scales beside them
 
-constexpr int SizeBytes(DType type) { return type == DType::kF32 || type == DType::kI32 ? 4 : 2; }
+  // Weights in blocks that share scales: values as ggml (github.com/ggml-org/ggml, ggml-common.h)
+  // defines them. In a file the bytes are ggml's blocks; packed, they are those of isa/layout.h.
+  kQ8_0 = 5,  // 32 values: d * q, q an int8, d an f16
+  kQ4_0 = 6,  // 32 values: d * (q - 8), q of 4 bits
+  kQ4_K = 7,  // 256 values in 8 groups: d * scale * q - dmin * min, q of 4 bits, scale, min of 6
+  kQ6_K = 8,  // 256 values in 16 groups: d * scale * (q - 32), q of 6 bits, scale an int8
+};
+inline constexpr int kDTypeCount = 9;
+
+// Values that share the scales of one block; 1 for types without blocks.
+constexpr int64_t BlockSize(DType type) {
+  switch (type) {
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return 32;
+    case DType::kQ4_K:
+    case DType::kQ6_K:
+      return 256;
+    default:
+      return 1;
+  }
+}
+
+// Bytes of one block as files have it: of one value, for types without blocks.
+constexpr int64_t BlockBytes(DType type) {
+  switch (type) {
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kBf16:
+    case DType::kF16:
+      return 2;
+    case DType::kI8:
+      return 1;
+    case DType::kQ8_0:
+      return 34;
+    case DType::kQ4_0:
+      return 18;
+    case DType::kQ4_K:
+      return 144;
+    case DType::kQ6_K:
+      return 210;
+  }
+  return 0;
+}
+
+constexpr bool IsBlockType(DType type) { return BlockSize(type) > 1; }
+
+// Bytes of one value, of types without blocks.
+constexpr int SizeBytes(DType type) { return static_cast<int>(BlockBytes(type)); }
 
 constexpr const char* Name(DType type) {
   switch (type) {
@@ -28,6 +76,16 @@ constexpr const char* Name(DType type) {
       return "f16";
     case DType::kI32:
       return "i32";
+    case DType::kI8:
+      return "i8";
+    case DType::kQ8_0:
+      return "q8_0";
+    case DType::kQ4_0:
+      return "q4_0";
+    case DType::kQ4_K:
+      return "q4_k";
+    case DType::kQ6_K:
+      return "q6_k";
   }
   return "?";
 }
@@ -61,6 +119,21 @@ constexpr float F16ToF32(uint16_t half) {
     return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal
   return sign ? -magnitude : magnitude;
+}
+
+// Round to nearest, ties to even; beyond the largest finite value, infinity.
+constexpr uint16_t F32ToF16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);  // NaN
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {  // a multiple of 2^-24: let the adder round
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
 }  // namespace millpower

@@ -8,7 +8,7 @@
 #include "base/threads.h"
 #include "cli/progress.h"
 #include "import/hf/folder.h"
-#include "import/hf/published.h"
+#include "import/qwen3/published.h"
 #include "isa/sampling.h"
 
 namespace millpower::cli {
@@ -23,6 +23,7 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   graph.max_picked = options.max_num_seqs;
   graph.page_positions = isa::kPagePositions;
   graph.sample_param_words = isa::kSampleParamWords;
+  graph.sample_adjustment_words = isa::kSampleAdjustmentWords;
   graph.sample_record_words = isa::kSampleRecordWords;
   return graph;
 }

@@ -43,8 +43,12 @@ class Builder {
   explicit Builder(const Sizes& sizes) : sizes_(sizes) {
     graph_.name = "small";
     graph_.facts = {{"vocab_size", sizes.vocab}};
-    for (const auto& [name, max] : std::vector<std::pair<const char*, int64_t>>{
-             {"rows", 16}, {"seqs", 4}, {"picked", 4}, {"page_entries", 8}, {"pages", 32}})
+    for (const auto& [name, max] : std::vector<std::pair<const char*, int64_t>>{{"rows", 16},
+                                                                                {"seqs", 4},
+                                                                                {"picked", 4},
+                                                                                {"adjusts", 9},
+                                                                                {"page_entries", 8},
+                                                                                {"pages", 32}})
       graph_.AddSymbol(name, max);
     const auto input = [this](const char* name, ir::Shape shape,
                               std::optional<ir::Dim> bound = std::nullopt) {
@@ -56,6 +60,8 @@ class Builder {
     pages = input("pages", {Symbol("page_entries")}, Symbol("pages"));
     picked_rows = input("picked_rows", {Symbol("picked")}, Symbol("rows"));
     sampling = input("sampling", {Symbol("picked"), Constant(isa::kSampleParamWords)});
+    adjust_tokens = input("adjust_tokens", {Symbol("adjusts")}, Constant(sizes.vocab));
+    adjustments = input("adjustments", {Symbol("adjusts"), Constant(isa::kSampleAdjustmentWords)});
   }
 
   ValueId Weight(const std::string& name, std::vector<int64_t> shape) {
@@ -118,14 +124,14 @@ class Builder {
     const ValueId head = sizes_.tied ? embedding : Weight("head", {sizes_.vocab, sizes_.hidden});
     const ValueId logits = Add(Op::kLinear, "logits", {last, head});
     graph_.AddOutput(logits);
-    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling},
+    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling, adjust_tokens, adjustments},
                          {{"record_words", int64_t{isa::kSampleRecordWords}}}));
     return graph_;
   }
 
   ir::Graph& graph() { return graph_; }
 
-  ValueId tokens, positions, sequences, pages, picked_rows, sampling;
+  ValueId tokens, positions, sequences, pages, picked_rows, sampling, adjust_tokens, adjustments;
 
  private:
   const Sizes sizes_;
@@ -393,7 +399,7 @@ class Tensors final : public ir::WeightSource {
     if (found == tensors_.end()) return Fail(ErrorCode::kNotFound, "no tensor '" + name + "'");
     return found->second.view;
   }
-  void Release(const ir::TensorView&) const override {}
+  void Release(std::span<const std::byte>) const override {}
 
   float At(const std::string& name, int64_t row, int64_t col) const {
     const ir::TensorView& view = tensors_.at(name).view;

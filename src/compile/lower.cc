@@ -249,7 +249,8 @@ class Lowering {
       case Op::kAttention:
         return LowerAttention(node);
       case Op::kSample:
-        Emit(isa::Opcode::kSample, {ViewOf(in[0]), ViewOf(in[1]), ViewOf(node.output)});
+        Emit(isa::Opcode::kSample,
+             {ViewOf(in[0]), ViewOf(in[1]), ViewOf(in[2]), ViewOf(in[3]), ViewOf(node.output)});
         return {};
       default:
         return Unsupported(std::string("no instruction carries out ") + ir::Name(node.op) +

@@ -71,7 +71,7 @@ class Rows {
   }
 
   void Release(const ir::WeightSource& source) const {
-    for (const ir::TensorView& tensor : tensors_) source.Release(tensor);
+    for (const ir::TensorView& tensor : tensors_) source.Release(tensor.bytes);
   }
 
  private:

@@ -29,8 +29,17 @@ struct Completion {
   int64_t device_ns = 0;  // how long the device worked on it
 };
 
+// Whose launch goes first when several Programs want the device: the one of the lower class; within
+// a class, the Program that has had the least time so far, by its weight. A launch that has waited
+// for kAgingNs goes before all that have not.
+using LaunchClass = int;
+inline constexpr int kLaunchClasses = 3;
+inline constexpr int64_t kAgingNs = 1'000'000'000;
+
 // A Program with its weights, its KV pages and its scratch memory. One launch at a time may be
-// between Submit and Complete; calls come from one thread at a time.
+// between Submit and Complete; calls come from one thread at a time. Several LoadedPrograms of one
+// Device may be used from several threads: their launches are all in flight, and the device's
+// arbiter runs them one after the other.
 class LoadedProgram {
  public:
   virtual ~LoadedProgram() = default;
@@ -40,9 +49,10 @@ class LoadedProgram {
   // Value of a register that was set at load ("pages").
   virtual int64_t LoadRegister(int32_t reg) const = 0;
 
-  // Checks the launch's sizes, indices and work lists against the Program's bounds (CheckLaunch),
-  // and starts it. Errors: kInvalidArgument, naming the input; nothing has run then.
-  virtual Result<Ticket> Submit(const Launch& launch) = 0;
+  // Checks the launch's sizes, indices and work lists against the Program's bounds (LaunchChecker),
+  // copies its inputs, and hands it to the device; does not wait for it.
+  // Errors: kInvalidArgument, naming the input; nothing runs then.
+  virtual Result<Ticket> Submit(const Launch& launch, LaunchClass launch_class = 0) = 0;
 
   // Waits for a submitted launch.
   virtual Result<Completion> Complete(Ticket ticket) = 0;
@@ -53,8 +63,11 @@ class LoadedProgram {
 
 struct LoadOptions {
   int64_t kv_pages = 0;  // pages of every KV cache; >= 1 when the Program has one
+  double weight = 1;     // > 0: the share of the device's time, against other Programs' weights
 };
 
+// Outlives what it has loaded. Load may be called, and what is loaded destroyed, at any time, from
+// any thread, while other Programs go on.
 class Device {
  public:
   virtual ~Device() = default;

@@ -272,7 +272,10 @@ TEST(CpuDevice, HoldsSeveralPrograms) {
 TEST(CpuDevice, SamplesOfTwoWidthsInTwoStreams) {
   const auto program = SoundProgram(R"(program samples
 register rows 200
+register adjusts 1
 semaphores 1
+buffer adjust_tokens input i32 rows [adjusts, 1] below 16
+buffer adjustments input i32 rows [adjusts, 2]
 buffer index input i32 rows [rows, 1] below 64
 buffer params input i32 rows [rows, 12]
 buffer table weight f32 packed [64, 3000]
@@ -281,12 +284,12 @@ buffer a output i32 rows [rows, 44]
 buffer b output i32 rows [rows, 44]
 stream compute
   wait semaphore=0 count=1
-  sample logits=wide params=params record=a
+  sample logits=wide params=params adjust_tokens=adjust_tokens adjustments=adjustments record=a
   end
 stream transfer
   gather table=table index=index y=wide
   post semaphore=0 count=1
-  sample logits=wide[8:24] params=params record=b
+  sample logits=wide[8:24] params=params adjust_tokens=adjust_tokens adjustments=adjustments record=b
   end
 stream link
   end
@@ -301,11 +304,11 @@ stream link
       Launch launch(*program);
       launch.registers[0] = kRows;
       for (int32_t i = 0; i < kRows; ++i) {
-        launch.inputs[0].push_back(i % 64);
+        launch.inputs[2].push_back(i % 64);
         int32_t params[isa::kSampleParamWords] = {};
         params[isa::kSampleTarget] = -1;
         params[isa::kSampleLogprobs] = 20;
-        launch.inputs[1].insert(launch.inputs[1].end(), params, params + isa::kSampleParamWords);
+        launch.inputs[3].insert(launch.inputs[3].end(), params, params + isa::kSampleParamWords);
       }
       const auto logits = OutputOf(**loaded, launch, "wide");
       const auto a = OutputOf(**loaded, launch, "a");

@@ -22,6 +22,7 @@ struct TestModelSizes {
   int64_t rows = 32;
   int64_t seqs = 6;
   int64_t picked = 8;
+  int64_t adjusts = 200;
   int64_t page_entries = 30;
   int64_t pages = 64;
   int64_t max_positions = 80;
@@ -32,6 +33,7 @@ inline std::string TestModelText(const TestModelSizes& sizes = {}) {
   return line("program test\nfact vocab_size ", kTestVocab) +
          line("fact max_positions ", sizes.max_positions) + line("register rows ", sizes.rows) +
          line("register seqs ", sizes.seqs) + line("register picked ", sizes.picked) +
+         line("register adjusts ", sizes.adjusts) +
          line("register page_entries ", sizes.page_entries) + "register pages " +
          std::to_string(sizes.pages) + " at_load\n" + isa::kTestModelBody;
 }

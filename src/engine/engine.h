@@ -14,6 +14,11 @@ namespace millpower::engine {
 
 inline constexpr int kMaxTopLogprobs = 20;
 
+struct TokenBias {
+  int32_t token = 0;
+  float bias = 0;  // added to the token's logit; -infinity forbids it
+};
+
 struct SamplingParams {
   float temperature = 1.0f;  // 0: greedy
   int32_t top_k = 0;         // 0: all
@@ -21,16 +26,34 @@ struct SamplingParams {
   float min_p = 0.0f;        // [0, 1]
   // Same seed, prompt and parameters: same tokens. Absent: the engine draws one.
   std::optional<uint64_t> seed{};
-  int32_t max_tokens = 16;                // >= 0; 0 only makes sense with prompt_logprobs
+  int32_t max_tokens = 16;  // >= 0; 0 only makes sense with prompt_logprobs
+  int32_t min_tokens = 0;   // until so many are generated, no end-of-text or stop id is drawn
+  // On tokens generated so far: `frequency` times their count and, once, `presence` are taken off
+  // their logits (OpenAI). In -2..2.
+  float frequency_penalty = 0;
+  float presence_penalty = 0;
+  // On tokens of the prompt and generated so far: positive logits are divided by it, negative ones
+  // multiplied (Keskar et al., "CTRL", 2019). In (0, 2]; 1 changes nothing.
+  float repetition_penalty = 1;
+  std::vector<TokenBias> logit_bias{};    // each token at most once
   bool ignore_eos = false;                // end-of-text ids do not end the output
   std::vector<int32_t> stop_token_ids{};  // end the output besides the model's end-of-text ids
   int32_t logprobs = -1;  // alternatives to report per token, 0..kMaxTopLogprobs; -1: no logprobs
   bool prompt_logprobs = false;  // logprobs (as many alternatives) of the prompt's tokens too
 };
 
+// Of two requests that could both use the next free place, the one of the higher class gets it;
+// within a class callers take turns (Scheduler). Batch work runs when nothing else wants to, and
+// gives way first when memory runs out.
+enum class Priority : uint8_t { kInteractive = 0, kStandard = 1, kBatch = 2 };
+inline constexpr int kPriorityCount = 3;
+
 struct Request {
-  std::string id;               // unique among live requests; appears in logs
-  std::string caller;           // whom the work is for; "" is the local developer
+  std::string id;  // unique among live requests; appears in logs
+  // Whom the work is for; "" is the local developer. Set by the server from the key, never by the
+  // client: callers share the machine fairly, and cached prefixes are shared only within one.
+  std::string caller;
+  Priority priority = Priority::kStandard;
   std::vector<int32_t> prompt;  // not empty, ids below vocab_size
   SamplingParams sampling;
 };
@@ -52,13 +75,17 @@ enum class FinishReason {
   kStop,       // an end-of-text or stop id (the last token of the output), or the sink said so
   kLength,     // max_tokens or the context's end
   kCancelled,  // Cancel() or the sink
-  kError,      // the device failed; Delta::error says how
+  kError,      // the device or the ledger failed; Delta::error says how
+  kBudget,     // Hooks::Extend granted nothing more
 };
 
 struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;      // of the prompt, answered from the prefix cache
   int64_t completion_tokens = 0;  // every token generated, the end-of-text one included
+  // Of each launch it took part in, the part that its rows are of all rows. Over all requests these
+  // add up to the launches' time to the nanosecond.
+  int64_t device_ns = 0;
 };
 
 // What happened to one request in one step.
@@ -89,17 +116,56 @@ struct EngineLimits {
   int32_t max_queue = 0;      // requests waiting; one more is refused
 };
 
+// Who decides what a request may use, and is told what it did use: the ledger. Functions may be
+// called from any thread of the engine's callers (Admit) or on the engine's thread (the others),
+// and must return at once there; they answer through the callbacks, later and on any thread.
+class Hooks {
+ public:
+  virtual ~Hooks() = default;
+
+  // In Submit, before the request is queued: holds what it may cost at first. The result is how
+  // many tokens it may generate before Extend; an error is Submit's. For every request that was
+  // admitted Finish is called once, also when it is cancelled or refused afterwards.
+  virtual Result<int64_t> Admit(const Request& request) = 0;
+
+  // The request is about to have generated all it may: how many more? Called before the last
+  // granted token is made, so that a quick answer costs no step; without an answer the request
+  // waits. 0 or an error ends it: reason kBudget.
+  virtual void Extend(const std::string& id, const Usage& so_far,
+                      std::function<void(Result<int64_t>)> answer) = 0;
+
+  // The request is over and has used this. Its last delta is given to the sink only once `posted`
+  // is called; with an error, the sink gets kError instead.
+  virtual void Finish(const std::string& id, const Usage& usage, FinishReason reason,
+                      std::function<void(Result<void>)> posted) = 0;
+};
+
+// What happens, as it happens, for metrics. Called on the engine's thread; must return quickly.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnQueued(int64_t /*waited_ns*/) {}  // a request was given its first step
+  virtual void OnFirstToken(int64_t /*since_submit_ns*/) {}
+  virtual void OnNextToken(int64_t /*since_last_ns*/) {}
+  // sequences and rows (tokens) of a launch; device and whole time of the step.
+  virtual void OnStep(int64_t /*sequences*/, int64_t /*rows*/, int64_t /*device_ns*/,
+                      int64_t /*step_ns*/) {}
+};
+
 // A snapshot of counters (monotonic) and gauges.
 struct EngineStats {
   int64_t requests_running = 0;
-  int64_t requests_waiting = 0;
+  int64_t requests_waiting = 0;  // accepted, and not yet given a place in a step
   int64_t kv_pages_total = 0;
-  int64_t kv_pages_used = 0;
+  int64_t kv_pages_used = 0;    // held by running requests
+  int64_t kv_pages_cached = 0;  // hold prefixes that nobody uses now; given up when needed
   int64_t steps = 0;
-  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens = 0;         // of requests that got that far, cached ones included
+  int64_t cached_prompt_tokens = 0;  // of them, not computed but found in the prefix cache
   int64_t generated_tokens = 0;
   int64_t requests_finished = 0;  // for whatever reason
   int64_t requests_cancelled = 0;
+  int64_t preemptions = 0;
   int64_t device_busy_ns = 0;
 };
 

@@ -17,22 +17,28 @@ namespace {
 
 // Where a language model's Program keeps what the engine gives and takes, by index.
 struct Ports {
-  int32_t rows, seqs, picked, page_entries, pages;                         // registers
-  int32_t tokens, positions, sequences, page_list, picked_rows, sampling;  // inputs
-  int32_t sampled;                                                         // output
+  int32_t rows, seqs, picked, adjusts, page_entries, pages;  // registers
+  int32_t tokens, positions, sequences, page_list, picked_rows, sampling, adjust_tokens,
+      adjustments;  // inputs
+  int32_t sampled;  // output
 
   static Result<Ports> Find(const isa::Program& program) {
     Ports ports{};
     const std::pair<const char*, int32_t*> registers[] = {{"rows", &ports.rows},
                                                           {"seqs", &ports.seqs},
                                                           {"picked", &ports.picked},
+                                                          {"adjusts", &ports.adjusts},
                                                           {"page_entries", &ports.page_entries},
                                                           {"pages", &ports.pages}};
-    const std::pair<const char*, int32_t*> buffers[] = {
-        {"tokens", &ports.tokens},           {"positions", &ports.positions},
-        {"sequences", &ports.sequences},     {"pages", &ports.page_list},
-        {"picked_rows", &ports.picked_rows}, {"sampling", &ports.sampling},
-        {"sampled", &ports.sampled}};
+    const std::pair<const char*, int32_t*> buffers[] = {{"tokens", &ports.tokens},
+                                                        {"positions", &ports.positions},
+                                                        {"sequences", &ports.sequences},
+                                                        {"pages", &ports.page_list},
+                                                        {"picked_rows", &ports.picked_rows},
+                                                        {"sampling", &ports.sampling},
+                                                        {"adjust_tokens", &ports.adjust_tokens},
+                                                        {"adjustments", &ports.adjustments},
+                                                        {"sampled", &ports.sampled}};
     for (const auto& [name, index] : registers)
       if ((*index = program.FindRegister(name)) < 0) return Missing("register", name);
     for (const auto& [name, index] : buffers)
@@ -299,6 +305,7 @@ void LlmEngine::BuildLaunch(const std::vector<Share>& shares) {
   set(ports_.rows, static_cast<size_t>(row));
   set(ports_.seqs, shares.size());
   set(ports_.picked, input(ports_.picked_rows).size());
+  set(ports_.adjusts, input(ports_.adjust_tokens).size());
   set(ports_.page_entries, input(ports_.page_list).size());
 }
 

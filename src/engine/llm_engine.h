@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "device/device.h"
 #include "engine/engine.h"
@@ -18,6 +19,14 @@ struct LlmOptions {
   int32_t max_batch_tokens = 0;    // 0: what the Program allows
   int32_t max_queue = 256;         // requests that wait before more are refused
   std::vector<int32_t> eos_ids{};  // ids that end the output
+  // Whole pages of computed tokens stay findable by their content, within one caller, until memory
+  // is needed. Changes no result.
+  bool prefix_cache = true;
+  // All three may be null (the system's clock; everything is granted; nobody watches), and outlive
+  // the engine.
+  const Clock* clock = nullptr;
+  Hooks* hooks = nullptr;
+  Observer* observer = nullptr;
 };
 
 // Starts the engine. Destroying it cancels what is live.

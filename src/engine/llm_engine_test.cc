@@ -108,9 +108,10 @@ class HookedProgram final : public device::LoadedProgram {
       : real_(std::move(real)), hook_(std::move(hook)) {}
   const isa::Program& program() const override { return real_->program(); }
   int64_t LoadRegister(int32_t reg) const override { return real_->LoadRegister(reg); }
-  Result<device::Ticket> Submit(const device::Launch& launch) override {
+  Result<device::Ticket> Submit(const device::Launch& launch,
+                                device::LaunchClass launch_class) override {
     TRY(hook_(step_++, launch));
-    return real_->Submit(launch);
+    return real_->Submit(launch, launch_class);
   }
   Result<device::Completion> Complete(device::Ticket ticket) override {
     return real_->Complete(ticket);

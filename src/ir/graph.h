@@ -49,9 +49,16 @@ enum class Op : uint8_t {
   kRope,         // x [rows, heads * head_dim], table -> rotated per head
   kAttention,   // q, k, v, sequences, pages -> [rows, heads * head_dim]; causal, over layer's cache
   kSelectRows,  // x [rows, cols], index [picked] -> [picked, cols]
-  kSample,      // logits [picked, vocab], params [picked, words] -> tokens record [picked, words]
+  // logits [picked, vocab], params [picked, words], adjust_tokens [adjusts], adjustments
+  // [adjusts, 2] -> tokens record [picked, words]
+  kSample,
+  // x [rows, hidden], router [experts, hidden], gate [experts, inner, hidden], up likewise, down
+  // [experts, hidden, inner] -> [rows, hidden]: each row's `choices` experts with the largest
+  // router logits, their outputs down(silu(gate x) * up x) weighted by the softmax of those logits
+  // over all experts, divided by the chosen ones' sum when `normalise` is 1
+  kExperts,
 };
-inline constexpr int kOpCount = static_cast<int>(Op::kSample) + 1;
+inline constexpr int kOpCount = static_cast<int>(Op::kExperts) + 1;
 
 const char* Name(Op op);
 
@@ -65,6 +72,15 @@ enum class ValueKind : uint8_t {
   kNode,    // produced by a node
 };
 
+// Rows [first_row, first_row + rows) of a tensor in the model's files, its dimensions but the last
+// taken together as rows.
+struct TensorSlice {
+  std::string tensor;
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  bool operator==(const TensorSlice&) const = default;
+};
+
 struct Value {
   std::string name;  // unique in the graph
   ValueKind kind = ValueKind::kNode;
@@ -74,6 +90,8 @@ struct Value {
   std::optional<Dim> index_bound = std::nullopt;
   // Of a small weight computed by the importer rather than read from a file (RoPE frequencies).
   std::vector<float> values = {};
+  // Of a weight whose rows do not lie in one tensor of its own name: where they are, in order.
+  std::vector<TensorSlice> slices = {};
 };
 
 struct Node {
@@ -100,6 +118,7 @@ class Graph {
   ValueId AddInput(std::string name, DType dtype, Shape shape,
                    std::optional<Dim> index_bound = std::nullopt);
   ValueId AddWeight(std::string name, DType dtype, Shape shape, std::vector<float> values = {});
+  void SetSlices(ValueId weight, std::vector<TensorSlice> slices);
   // Optional operands at the end may be left out; the node holds kNoValue for them.
   // Errors: kInvalidArgument naming the op, its output and what does not fit.
   Result<ValueId> AddNode(Op op, std::string output_name, std::vector<ValueId> inputs,

@@ -42,12 +42,16 @@ class GraphTest : public ::testing::Test {
     graph.AddSymbol("seqs", 64);
     graph.AddSymbol("entries", 4096);
     graph.AddSymbol("pages", 1 << 20);
+    graph.AddSymbol("adjusts", 256);
     tokens = graph.AddInput("tokens", DType::kI32, {Symbol("rows")}, Constant(100));
     positions = graph.AddInput("positions", DType::kI32, {Symbol("rows")});
     picked = graph.AddInput("picked_rows", DType::kI32, {Symbol("picked")}, Symbol("rows"));
     sequences = graph.AddInput("sequences", DType::kI32, {Symbol("seqs"), Constant(4)});
     pages = graph.AddInput("pages", DType::kI32, {Symbol("entries")}, Symbol("pages"));
     params = graph.AddInput("params", DType::kI32, {Symbol("picked"), Constant(12)});
+    adjust_tokens =
+        graph.AddInput("adjust_tokens", DType::kI32, {Symbol("adjusts")}, Constant(100));
+    adjustments = graph.AddInput("adjustments", DType::kI32, {Symbol("adjusts"), Constant(2)});
     table = graph.AddWeight("table", DType::kBf16, {Constant(100), Constant(32)});
     norm = graph.AddWeight("norm", DType::kF32, {Constant(32)});
     head_norm = graph.AddWeight("head_norm", DType::kF32, {Constant(8)});
@@ -66,7 +70,7 @@ class GraphTest : public ::testing::Test {
   }
 
   Graph graph;
-  ValueId tokens, positions, picked, sequences, pages, params;
+  ValueId tokens, positions, picked, sequences, pages, params, adjust_tokens, adjustments;
   ValueId table, norm, head_norm, bias, kv_proj, inv_freq, x;
 
  private:
@@ -99,7 +103,8 @@ TEST_F(GraphTest, ShapesFollowTheRules) {
 
   const ValueId last = *graph.AddNode(Op::kSelectRows, "last", {x, picked});
   const ValueId logits = *graph.AddNode(Op::kLinear, "logits", {last, table});
-  EXPECT_EQ(Add(Op::kSample, {logits, params}, {{"record_words", 44}}), "[picked, 44] i32");
+  EXPECT_EQ(Add(Op::kSample, {logits, params, adjust_tokens, adjustments}, {{"record_words", 44}}),
+            "[picked, 44] i32");
   EXPECT_TRUE(Verify(graph));
 }
 
@@ -172,12 +177,15 @@ TEST_F(GraphTest, TextSaysAllThatIsUsed) {
             "symbol seqs <= 64\n"
             "symbol entries <= 4096\n"
             "symbol pages <= 1048576\n"
+            "symbol adjusts <= 256\n"
             "input tokens [rows] i32 < 100\n"
             "input positions [rows] i32\n"
             "input picked_rows [picked] i32 < rows\n"
             "input sequences [seqs, 4] i32\n"
             "input pages [entries] i32 < pages\n"
             "input params [picked, 12] i32\n"
+            "input adjust_tokens [adjusts] i32 < 100\n"
+            "input adjustments [adjusts, 2] i32\n"
             "weight table [100, 32] bf16\n"
             "weight norm [32] f32\n"
             "weight kv_proj [16, 32] f32\n"

@@ -178,8 +178,32 @@ Result<Shape> SampleShape(const Use& use) {
   TRY_ASSIGN(const Table logits, TableOf(use, 0));
   TRY_ASSIGN(const Table params, TableOf(use, 1));
   TRY(ExpectTable(use, 1, logits.rows, params.cols));
+  TRY_ASSIGN(const Dim adjusts, ListOf(use, 2));
+  TRY(ExpectIndexOf(use, 2, Constant(logits.cols)));
+  TRY_ASSIGN(const Table adjustments, TableOf(use, 3));
+  TRY(ExpectTable(use, 3, adjusts, adjustments.cols));
   TRY(Expect(words >= 1, "record_words is not positive"));
   return Shape{logits.rows, Constant(words)};
+}
+
+Result<Shape> ExpertsShape(const Use& use) {
+  const int64_t choices = use.integer("choices");
+  const int64_t normalise = use.integer("normalise");
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY_ASSIGN(const Table router, TableOf(use, 1));
+  TRY(ExpectTable(use, 1, router.rows, x.cols));
+  TRY(Expect(router.rows.symbol.empty(), "router has no constant number of experts"));
+  const Dim experts = router.rows;
+  const Shape& gate = use.value(2).shape;
+  TRY(Expect(gate.size() == 3 && gate[1].symbol.empty(), "gate is not [experts, inner, hidden]"));
+  const Shape in = {experts, gate[1], Constant(x.cols)};
+  const Shape out = {experts, Constant(x.cols), gate[1]};
+  for (const size_t operand : {size_t{2}, size_t{3}, size_t{4}})
+    if (use.value(operand).shape != (operand == 4 ? out : in))
+      return Misfit(Describe(use, operand) + " is not " + ToString(operand == 4 ? out : in));
+  TRY(Expect(choices >= 1 && choices <= experts.size, "choices are not 1 to the experts' number"));
+  TRY(Expect(normalise == 0 || normalise == 1, "normalise is neither 0 nor 1"));
+  return use.value(0).shape;
 }
 
 using enum OperandType;
@@ -196,7 +220,9 @@ constexpr OperandInfo kRopeOperands[] = {{"x"}, {"table"}};
 constexpr OperandInfo kAttentionOperands[] = {
     {"q"}, {"k"}, {"v"}, {"sequences", kInteger}, {"pages", kInteger}};
 constexpr OperandInfo kSelectRowsOperands[] = {{"x"}, {"index", kInteger}};
-constexpr OperandInfo kSampleOperands[] = {{"logits"}, {"params", kInteger}};
+constexpr OperandInfo kSampleOperands[] = {
+    {"logits"}, {"params", kInteger}, {"adjust_tokens", kInteger}, {"adjustments", kInteger}};
+constexpr OperandInfo kExpertsOperands[] = {{"x"}, {"router"}, {"gate"}, {"up"}, {"down"}};
 
 constexpr AttributeInfo kRmsNormAttributes[] = {{"group", AttributeType::kInteger},
                                                 {"epsilon", AttributeType::kReal}};
@@ -210,6 +236,9 @@ constexpr AttributeInfo kAttentionAttributes[] = {{"layer", AttributeType::kInte
                                                   {"head_dim", AttributeType::kInteger},
                                                   {"scale", AttributeType::kReal}};
 constexpr AttributeInfo kSampleAttributes[] = {{"record_words", AttributeType::kInteger}};
+
+constexpr AttributeInfo kExpertsAttributes[] = {{"choices", AttributeType::kInteger},
+                                                {"normalise", AttributeType::kInteger}};
 
 constexpr std::array<OpInfo, kOpCount> kTable = {{
     {Op::kEmbedding, "embedding", kEmbeddingOperands, {}, EmbeddingShape},
@@ -226,6 +255,7 @@ constexpr std::array<OpInfo, kOpCount> kTable = {{
     {Op::kAttention, "attention", kAttentionOperands, kAttentionAttributes, AttentionShape},
     {Op::kSelectRows, "select_rows", kSelectRowsOperands, {}, SelectRowsShape},
     {Op::kSample, "sample", kSampleOperands, kSampleAttributes, SampleShape, DType::kI32},
+    {Op::kExperts, "experts", kExpertsOperands, kExpertsAttributes, ExpertsShape},
 }};
 
 Result<void> CheckOperands(const Graph& graph, const OpInfo& info,

@@ -11,7 +11,8 @@
 
 namespace millpower::ir {
 
-// A tensor in its file's own type, row-major. The bytes belong to the source's mapping and need
+// A tensor in its file's own type, row-major; of block types (base/dtype.h), blocks along the last
+// dimension, which is a multiple of their size. The bytes belong to the source's mapping and need
 // not be aligned.
 struct TensorView {
   DType dtype = DType::kF32;
@@ -25,8 +26,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   // Errors: kNotFound, naming the tensor and where it was looked for.
   virtual Result<TensorView> Find(const std::string& name) const = 0;
-  // The tensor has been copied; its mapped pages may leave memory.
-  virtual void Release(const TensorView& tensor) const = 0;
+  // These bytes of a tensor have been copied; whole mapped pages of them may leave memory.
+  virtual void Release(std::span<const std::byte> bytes) const = 0;
 };
 
 }  // namespace millpower::ir

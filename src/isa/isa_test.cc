@@ -24,6 +24,7 @@ fact vocab_size 64
 register rows 16
 register seqs 4
 register picked 4
+register adjusts 16
 register page_entries 8
 register pages 32 at_load
 )") + kTestModelBody;
@@ -271,6 +272,8 @@ TEST(Verify, SamplesFromNoMoreThanAVocabulary) {
         "program p\nregister rows 1\nsemaphores 0\n"
         "buffer i input i32 rows [rows, 1] below 1\n"
         "buffer params input i32 rows [rows, 12]\n"
+        "buffer adjust_tokens input i32 rows [rows, 1] below 1\n"
+        "buffer adjustments input i32 rows [rows, 2]\n"
         "buffer table weight f32 packed [1, " +
         cols +
         "]\n"
@@ -279,7 +282,8 @@ TEST(Verify, SamplesFromNoMoreThanAVocabulary) {
         "]\n"
         "buffer record output i32 rows [rows, 44]\n"
         "stream compute\n  gather table=table index=i y=logits\n"
-        "  sample logits=logits params=params record=record\n  end\n"
+        "  sample logits=logits params=params adjust_tokens=adjust_tokens "
+        "adjustments=adjustments record=record\n  end\n"
         "stream transfer\n  end\nstream link\n  end\n");
     EXPECT_TRUE(program) << program.error().message;
     return Verify(*program);

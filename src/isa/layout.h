@@ -17,16 +17,73 @@ inline constexpr int64_t kLineBytes = 64;
 inline constexpr int64_t kLanes = 16;
 inline constexpr int64_t kLaneBytes = 4;
 
-// Reduction steps held by one lane.
+// Reduction steps held by one lane, of types without blocks.
 constexpr int64_t StepsPerLine(DType type) { return kLaneBytes / SizeBytes(type); }
 
-// Lines of one 16-channel block of a weight with `k` reduction steps; a last partial line is
-// filled up with zeros.
-constexpr int64_t PackedLines(int64_t k, DType type) {
-  return (k + StepsPerLine(type) - 1) / StepsPerLine(type);
+// ---- Packed weights ----
+//
+// 16 channels form a block; f32 and bf16 are lines down the reduction. Types whose values share
+// scales (DType::kQ...) come in *chunks* of the reduction, the last filled up with values of 0:
+// first the lines that hold the scales of all 16 channels, then the lines of values. An integer is
+// stored with a bias that makes it unsigned, as the processors' u8 x s8 dot products want their
+// weights; the multiplier takes the bias off again, exactly, by the sum of the activations.
+//
+//   q8_0  chunk of 64 steps, 17 lines:  f16 d[group 2][channel 16]
+//                                       16 lines, 4 steps a lane: u8 q + 128
+//   q4_0  chunk of 64 steps, 9 lines:   f16 d[group 2][channel 16]
+//                                       8 lines, 8 steps a lane: nibbles q (bias 8)
+//   q4_k  chunk of 256 steps, 37 lines: f16 d[channel 16], f16 dmin[channel 16]
+//                                       u8 scale[group 8][channel 16], u8 min[group 8][channel 16]
+//                                       32 lines, 8 steps a lane: nibbles q (bias 0)
+//   q6_k  chunk of 256 steps, 69 lines: f16 d[channel 16], 32 bytes of 0
+//                                       i8 scale[group 16][channel 16]
+//                                       64 lines, 4 steps a lane: u8 q (bias 32)
+//
+// A line of nibbles holds 8 steps: byte b of a lane has step b in its low half and step 4 + b in
+// its high half, so that masking gives the first four steps and shifting the next four.
+
+// Steps of a chunk; for types without blocks, those of a line.
+constexpr int64_t ChunkSteps(DType type) {
+  switch (type) {
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return 64;
+    case DType::kQ4_K:
+    case DType::kQ6_K:
+      return 256;
+    default:
+      return StepsPerLine(type);
+  }
 }
 
-// Blocks of `n` output channels; the channels that fill up the last block are zeros.
+// Lines at the start of a chunk that hold scales.
+constexpr int64_t ScaleLines(DType type) {
+  switch (type) {
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return 1;
+    case DType::kQ4_K:
+    case DType::kQ6_K:
+      return 5;
+    default:
+      return 0;
+  }
+}
+
+// Lines of a chunk that hold values.
+constexpr int64_t ValueLines(DType type) {
+  const bool nibbles = type == DType::kQ4_0 || type == DType::kQ4_K;
+  return IsBlockType(type) ? ChunkSteps(type) / (nibbles ? 8 : 4) : 1;
+}
+
+constexpr int64_t ChunkLines(DType type) { return ScaleLines(type) + ValueLines(type); }
+
+// Lines of one 16-channel block of a weight with `k` reduction steps.
+constexpr int64_t PackedLines(int64_t k, DType type) {
+  return (k + ChunkSteps(type) - 1) / ChunkSteps(type) * ChunkLines(type);
+}
+
+// Blocks of `n` output channels; the channels that fill up the last block are values of 0.
 constexpr int64_t PackedBlocks(int64_t n) { return (n + kLanes - 1) / kLanes; }
 
 // Packed weight [n output channels, k reduction steps].
@@ -34,21 +91,65 @@ constexpr int64_t PackedBytes(int64_t n, int64_t k, DType type) {
   return PackedBlocks(n) * PackedLines(k, type) * kLineBytes;
 }
 
-// Byte offset of element (channel, step) of a packed weight with `k` reduction steps.
+// Byte offset of element (channel, step) of a packed f32 or bf16 weight.
 constexpr int64_t PackedOffset(int64_t channel, int64_t step, int64_t k, DType type) {
   const int64_t steps = StepsPerLine(type);
   return ((channel / kLanes) * PackedLines(k, type) + step / steps) * kLineBytes +
          (channel % kLanes) * kLaneBytes + (step % steps) * SizeBytes(type);
 }
 
-// KV cache. A page holds 16 positions of every KV head of one layer:
+// ---- Quantised activations ----
+//
+// A row of k values in groups of 32 that share a scale, filled up with zeros to whole chunks of 64:
+//   i8 q[steps] | f32 scale[steps / 32] | i32 sum[steps / 16], the sums of each 16 q
+// padded to whole lines. Value = q * scale, q in -127..127. The sums take the weights' biases and
+// minima off.
+inline constexpr int64_t kQuantGroup = 32;
+inline constexpr int64_t kQuantSum = 16;
+
+constexpr int64_t QuantisedSteps(int64_t k) { return (k + 63) / 64 * 64; }
+constexpr int64_t QuantisedScaleOffset(int64_t k) { return QuantisedSteps(k); }
+constexpr int64_t QuantisedSumOffset(int64_t k) {
+  return QuantisedSteps(k) + QuantisedSteps(k) / kQuantGroup * 4;
+}
+constexpr int64_t QuantisedRowBytes(int64_t k) {
+  const int64_t bytes = QuantisedSumOffset(k) + QuantisedSteps(k) / kQuantSum * 4;
+  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+}
+
+// ---- Expert lists ----
+//
+// What `route` decides for `rows` rows that choose `choices` of `experts` experts each, as 32-bit
+// words: which experts have work, where the work of each begins, and the work: entry
+// row * choices + choice, ascending within an expert.
+//   active | expert[experts], the first `active` of them valid, ascending | begin[experts + 1]
+//   | entry[rows * choices]
+inline constexpr int64_t kMaxExperts = 1024;
+inline constexpr int64_t kMaxChoices = 32;
+inline constexpr int64_t kExpertListActive = 0;
+inline constexpr int64_t kExpertListExperts = 1;
+constexpr int64_t ExpertListBegins(int64_t experts) { return 1 + experts; }
+constexpr int64_t ExpertListEntries(int64_t experts) { return 2 + 2 * experts; }
+constexpr int64_t ExpertListBytes(int64_t rows, int64_t choices, int64_t experts) {
+  return 4 * (ExpertListEntries(experts) + rows * choices);
+}
+
+// ---- KV cache ----
+//
+// A page holds 16 positions of every KV head of one layer:
 //   [kv_heads][ K: head_dim/steps lines of (16 positions x steps) | V: 16 positions x head_dim ]
 // so that K is packed like a weight whose output channels are positions: scores of 16 positions
-// come out of one register, and both K and V stream contiguously. head_dim is even.
+// come out of one register, and both K and V stream contiguously. In i8 a line of scales,
+// f32[16 positions], follows K and another follows V: value = q * scale. head_dim is a multiple of
+// the steps of a line.
 inline constexpr int64_t kPagePositions = 16;
 
+// Bytes of K, or of V, of one head in a page.
+constexpr int64_t KvHalfBytes(int64_t head_dim, DType type) {
+  return kPagePositions * head_dim * SizeBytes(type) + (type == DType::kI8 ? kLineBytes : 0);
+}
 constexpr int64_t KvHeadBytes(int64_t head_dim, DType type) {
-  return 2 * kPagePositions * head_dim * SizeBytes(type);
+  return 2 * KvHalfBytes(head_dim, type);
 }
 constexpr int64_t KvPageBytes(int64_t kv_heads, int64_t head_dim, DType type) {
   return kv_heads * KvHeadBytes(head_dim, type);
@@ -59,7 +160,14 @@ constexpr int64_t KOffset(int64_t slot, int64_t d, DType type) {
   return (d / steps) * kLineBytes + slot * kLaneBytes + (d % steps) * SizeBytes(type);
 }
 constexpr int64_t VOffset(int64_t slot, int64_t d, int64_t head_dim, DType type) {
-  return kPagePositions * head_dim * SizeBytes(type) + (slot * head_dim + d) * SizeBytes(type);
+  return KvHalfBytes(head_dim, type) + (slot * head_dim + d) * SizeBytes(type);
+}
+// Of the scales of i8 pages: of K's position `slot`, and of V's.
+constexpr int64_t KScaleOffset(int64_t slot, int64_t head_dim) {
+  return kPagePositions * head_dim + slot * 4;
+}
+constexpr int64_t VScaleOffset(int64_t slot, int64_t head_dim) {
+  return KvHalfBytes(head_dim, DType::kI8) + kPagePositions * head_dim + slot * 4;
 }
 
 // Attention reduces over positions in segments of this many absolute positions, each with its own

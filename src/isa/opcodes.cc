@@ -53,6 +53,14 @@ bool IsFinite(double value) { return std::abs(value) <= std::numeric_limits<floa
 
 bool IsFloat(DType type) { return type == DType::kF32 || type == DType::kBf16; }
 
+// `operand` is activations of `cols` values: f32 rows for float weights, quantised for block types.
+Result<void> ExpectActivations(const Program& program, const Instruction& instruction, int operand,
+                               DType weight_type) {
+  if (IsFloat(weight_type)) return ExpectRows(program, instruction, operand, DType::kF32);
+  return Expect(program.buffer(instruction.operand(operand)).form == Form::kQuantised,
+                "a weight in blocks takes a quantised x");
+}
+
 Result<void> CheckEnd(const Program&, const Instruction&) { return {}; }
 
 Result<void> CheckSync(const Program& program, const Instruction& instruction) {
@@ -67,9 +75,9 @@ Result<void> CheckGather(const Program& program, const Instruction& instruction)
   const Operand& index = instruction.operand(gather::kIndex);
   const Operand& y = instruction.operand(gather::kY);
   const Buffer& source = program.buffer(table);
-  TRY(Expect(source.form != Form::kPages && IsFloat(source.dtype), "table is not a float table"));
-  TRY(Expect(source.form == Form::kPacked || source.dtype == DType::kF32,
-             "a row-major table is not f32"));
+  TRY(Expect(
+      source.form == Form::kPacked || (source.form == Form::kRows && source.dtype == DType::kF32),
+      "table is neither packed nor f32 rows"));
   TRY(ExpectRows(program, instruction, gather::kIndex, DType::kI32));
   TRY(ExpectRows(program, instruction, gather::kY, DType::kF32));
   TRY(ExpectSameRows(program, instruction, gather::kIndex, gather::kY));
@@ -106,8 +114,8 @@ Result<void> CheckMatMul(const Program& program, const Instruction& instruction)
   const Operand& y = instruction.operand(matmul::kY);
   const Buffer& w = program.buffer(instruction.operand(matmul::kW));
   const auto epilogue = static_cast<Epilogue>(instruction.integer(matmul::kEpilogue));
-  TRY(Expect(w.form == Form::kPacked && IsFloat(w.dtype), "w is not a packed float weight"));
-  TRY(ExpectRows(program, instruction, matmul::kX, DType::kF32));
+  TRY(Expect(w.form == Form::kPacked, "w is not a packed weight"));
+  TRY(ExpectActivations(program, instruction, matmul::kX, w.dtype));
   TRY(ExpectRows(program, instruction, matmul::kY, DType::kF32));
   TRY(ExpectSameRows(program, instruction, matmul::kX, matmul::kY));
   TRY(Expect(x.cols == w.cols, "x and w differ in reduction steps"));
@@ -118,8 +126,8 @@ Result<void> CheckMatMul(const Program& program, const Instruction& instruction)
   TRY(Expect(y.cols == (gate ? w.rows.size / 2 : w.rows.size), "y and w differ in channels"));
   TRY(Expect(!gate || !bias.present(), "a gated matmul takes no bias"));
   if (bias.present()) TRY(ExpectVector(program, instruction, matmul::kBias, w.rows.size));
-  TRY(Expect(residual.present() == (epilogue == Epilogue::kAdd),
-             "residual and epilogue do not agree"));
+  const bool takes_residual = epilogue == Epilogue::kAdd || epilogue == Epilogue::kSiluMul;
+  TRY(Expect(residual.present() == takes_residual, "residual and epilogue do not agree"));
   if (!residual.present()) return {};
   TRY(ExpectRows(program, instruction, matmul::kResidual, DType::kF32));
   TRY(ExpectSameRows(program, instruction, matmul::kResidual, matmul::kY));
@@ -209,16 +217,103 @@ Result<void> CheckAttention(const Program& program, const Instruction& instructi
 constexpr int64_t kMaxVocab = 1 << 24;
 
 Result<void> CheckSample(const Program& program, const Instruction& instruction) {
+  const Operand& tokens = instruction.operand(sample::kAdjustTokens);
+  const Operand& adjustments = instruction.operand(sample::kAdjustments);
   TRY(ExpectRows(program, instruction, sample::kLogits, DType::kF32));
   TRY(ExpectRows(program, instruction, sample::kParams, DType::kI32));
+  TRY(ExpectRows(program, instruction, sample::kAdjustTokens, DType::kI32));
+  TRY(ExpectRows(program, instruction, sample::kAdjustments, DType::kI32));
   TRY(ExpectRows(program, instruction, sample::kRecord, DType::kI32));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kParams));
   TRY(ExpectSameRows(program, instruction, sample::kLogits, sample::kRecord));
-  TRY(Expect(instruction.operand(sample::kLogits).cols <= kMaxVocab, "logits are wider than 2^24"));
+  TRY(ExpectSameRows(program, instruction, sample::kAdjustTokens, sample::kAdjustments));
+  const int64_t vocab = instruction.operand(sample::kLogits).cols;
+  TRY(Expect(vocab <= kMaxVocab, "logits are wider than 2^24"));
   TRY(Expect(instruction.operand(sample::kParams).cols == kSampleParamWords,
              "params are not one sampling record wide"));
+  const Buffer& list = program.buffer(tokens);
+  TRY(Expect(list.kind == BufferKind::kInput && list.cols == 1 && list.has_bound &&
+                 program.Max(list.bound) <= vocab,
+             "adjust_tokens is not an input of tokens below the vocabulary"));
+  TRY(Expect(adjustments.cols == kSampleAdjustmentWords,
+             "adjustments are not one adjustment wide"));
   return Expect(instruction.operand(sample::kRecord).cols == kSampleRecordWords,
                 "record is not one result wide");
+}
+
+Result<void> CheckQuantise(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(quantise::kX);
+  const Operand& y = instruction.operand(quantise::kY);
+  TRY(ExpectRows(program, instruction, quantise::kX, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, quantise::kX, quantise::kY));
+  TRY(Expect(program.buffer(y).form == Form::kQuantised, "y is not quantised"));
+  return Expect(x.cols == y.cols, "x and y differ in columns");
+}
+
+Result<void> CheckRoute(const Program& program, const Instruction& instruction) {
+  const Buffer& list = program.buffer(instruction.operand(route::kList));
+  const int64_t normalise = instruction.integer(route::kNormalise);
+  TRY(ExpectRows(program, instruction, route::kLogits, DType::kF32));
+  TRY(ExpectRows(program, instruction, route::kWeights, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, route::kLogits, route::kList));
+  TRY(ExpectSameRows(program, instruction, route::kLogits, route::kWeights));
+  TRY(Expect(list.form == Form::kExperts, "list is not an expert list"));
+  TRY(Expect(
+      instruction.operand(route::kLogits).buffer != instruction.operand(route::kWeights).buffer,
+      "weights overwrite the logits"));
+  TRY(Expect(instruction.operand(route::kLogits).cols == list.heads,
+             "logits and list differ in experts"));
+  TRY(Expect(instruction.operand(route::kWeights).cols == list.cols,
+             "weights and list differ in choices"));
+  return Expect(normalise == 0 || normalise == 1, "normalise is neither 0 nor 1");
+}
+
+Result<void> CheckExpertMatMul(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(expert_matmul::kX);
+  const Operand& y = instruction.operand(expert_matmul::kY);
+  const Buffer& w = program.buffer(instruction.operand(expert_matmul::kW));
+  const Buffer& list = program.buffer(instruction.operand(expert_matmul::kList));
+  const auto epilogue = static_cast<Epilogue>(instruction.integer(expert_matmul::kEpilogue));
+  TRY(Expect(w.form == Form::kPacked, "w is not a packed weight"));
+  TRY(Expect(list.form == Form::kExperts, "list is not an expert list"));
+  TRY(ExpectActivations(program, instruction, expert_matmul::kX, w.dtype));
+  TRY(ExpectRows(program, instruction, expert_matmul::kY, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, expert_matmul::kX, expert_matmul::kList));
+  TRY(ExpectSameRows(program, instruction, expert_matmul::kX, expert_matmul::kY));
+  TRY(Expect(x.buffer != y.buffer, "y overwrites x"));
+  const bool gate = epilogue == Epilogue::kSiluGate;
+  TRY(Expect(gate || epilogue == Epilogue::kNone, "epilogue is neither none nor silu_gate"));
+  TRY(Expect(w.rows.size % (list.heads * (gate ? 2 : 1) * kLanes) == 0,
+             "w is not whole blocks of 16 channels for each expert"));
+  const int64_t n = w.rows.size / list.heads / (gate ? 2 : 1);
+  TRY(Expect(y.cols % list.cols == 0 && y.cols / list.cols <= n && y.cols / list.cols > n - kLanes,
+             "y is not as wide as the channels of all choices"));
+  const bool per_choice = x.cols != w.cols;
+  TRY(Expect(!per_choice || (x.cols % list.cols == 0 && x.cols / list.cols == w.cols),
+             "x is as wide neither as w nor as w for all choices"));
+  return Expect(!per_choice || IsFloat(w.dtype) || w.cols % kQuantGroup == 0,
+                "the choices of a quantised x do not begin at whole groups");
+}
+
+Result<void> CheckCombine(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(combine::kX);
+  const Operand& weights = instruction.operand(combine::kWeights);
+  const Operand& residual = instruction.operand(combine::kResidual);
+  const Operand& y = instruction.operand(combine::kY);
+  for (const int operand : {combine::kX, combine::kWeights, combine::kY}) {
+    TRY(ExpectRows(program, instruction, operand, DType::kF32));
+    TRY(ExpectSameRows(program, instruction, operand, combine::kY));
+  }
+  TRY(Expect(x.buffer != y.buffer && weights.buffer != y.buffer, "y overwrites x or weights"));
+  TRY(Expect(
+      weights.cols <= kMaxChoices && x.cols % weights.cols == 0 && x.cols / weights.cols == y.cols,
+      "x is not as wide as y for all choices"));
+  if (!residual.present()) return {};
+  TRY(ExpectRows(program, instruction, combine::kResidual, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, combine::kResidual, combine::kY));
+  TRY(Expect(residual.buffer != y.buffer || residual.begin == y.begin,
+             "residual and y overlap in part"));
+  return Expect(residual.cols == y.cols, "residual and y differ in columns");
 }
 
 using enum Access;
@@ -241,8 +336,18 @@ constexpr OperandInfo kKvAppendOperands[] = {
 constexpr OperandInfo kAttentionOperands[] = {
     {"q", kRead}, {"sequences", kRead}, {"pages", kRead}, {"kv", kRead}, {"out", kWrite}};
 constexpr AttributeInfo kAttentionAttributes[] = {{"heads", kInteger}, {"scale", kReal}};
-constexpr OperandInfo kSampleOperands[] = {
-    {"logits", kRead}, {"params", kRead}, {"record", kWrite}};
+constexpr OperandInfo kSampleOperands[] = {{"logits", kRead},
+                                           {"params", kRead},
+                                           {"adjust_tokens", kRead},
+                                           {"adjustments", kRead},
+                                           {"record", kWrite}};
+constexpr OperandInfo kQuantiseOperands[] = {{"x", kRead}, {"y", kWrite}};
+constexpr OperandInfo kRouteOperands[] = {{"logits", kRead}, {"list", kWrite}, {"weights", kWrite}};
+constexpr AttributeInfo kRouteAttributes[] = {{"normalise", kInteger}};
+constexpr OperandInfo kExpertMatMulOperands[] = {
+    {"x", kRead}, {"w", kRead}, {"list", kRead}, {"y", kWrite}};
+constexpr OperandInfo kCombineOperands[] = {
+    {"x", kRead}, {"weights", kRead}, {"residual", kRead, true}, {"y", kWrite}};
 
 constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
     {Opcode::kEnd, "end", "ends a stream", {}, {}, CheckEnd},
@@ -281,6 +386,22 @@ constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
      kSampleOperands,
      {},
      CheckSample},
+    {Opcode::kQuantise,
+     "quantise",
+     "rounds activations to 8 bits, with a scale per group",
+     kQuantiseOperands,
+     {},
+     CheckQuantise},
+    {Opcode::kRoute, "route", "chooses experts for each row, and lists who works on what",
+     kRouteOperands, kRouteAttributes, CheckRoute},
+    {Opcode::kExpertMatMul, "expert_matmul", "multiplies each row by its experts' packed weights",
+     kExpertMatMulOperands, kMatMulAttributes, CheckExpertMatMul},
+    {Opcode::kCombine,
+     "combine",
+     "weighs and adds up what the experts made of each row",
+     kCombineOperands,
+     {},
+     CheckCombine},
 }};
 
 // The table stands in opcode order, and fits an Instruction.
@@ -322,6 +443,8 @@ const char* Name(Epilogue epilogue) {
       return "add";
     case Epilogue::kSiluGate:
       return "silu_gate";
+    case Epilogue::kSiluMul:
+      return "silu_mul";
   }
   return "?";
 }

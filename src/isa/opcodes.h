@@ -26,8 +26,12 @@ enum class Opcode : uint8_t {
   kKvAppend = 8,
   kAttention = 9,
   kSample = 10,
+  kQuantise = 11,
+  kRoute = 12,
+  kExpertMatMul = 13,
+  kCombine = 14,
 };
-inline constexpr int kOpcodeCount = 11;
+inline constexpr int kOpcodeCount = 15;
 inline constexpr int kMaxOperands = 6;
 inline constexpr int kMaxAttributes = 4;
 
@@ -69,9 +73,11 @@ struct OpInfo {
 const OpInfo& Info(Opcode op);
 std::optional<Opcode> OpcodeFromName(std::string_view name);
 
-// Epilogues of matmul, as its attribute holds them.
-enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2 };
-inline constexpr int kEpilogueCount = 3;
+// Epilogues of matmul, as its attribute holds them; kernels/kernels.h has their arithmetic.
+// kSiluMul takes the gate, computed before, as its residual operand: for gate and up weights that
+// differ in type. expert_matmul knows kNone and kSiluGate.
+enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2, kSiluMul = 3 };
+inline constexpr int kEpilogueCount = 4;
 const char* Name(Epilogue epilogue);
 
 // Positions of operands and attributes in the table.
@@ -105,7 +111,21 @@ enum { kQ, kSequences, kPages, kKv, kOut };
 enum { kHeads, kScale };
 }  // namespace attention
 namespace sample {
-enum { kLogits, kParams, kRecord };
+enum { kLogits, kParams, kAdjustTokens, kAdjustments, kRecord };
+}
+namespace quantise {
+enum { kX, kY };
+}
+namespace route {
+enum { kLogits, kList, kWeights };
+enum { kNormalise };
+}  // namespace route
+namespace expert_matmul {
+enum { kX, kW, kList, kY };
+enum { kEpilogue };
+}  // namespace expert_matmul
+namespace combine {
+enum { kX, kWeights, kResidual, kY };
 }
 
 // Columns of a work list row (`sequences`): one run of consecutive rows of one sequence.

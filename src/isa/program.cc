@@ -26,6 +26,10 @@ const char* Name(Form form) {
       return "packed";
     case Form::kPages:
       return "pages";
+    case Form::kQuantised:
+      return "quantised";
+    case Form::kExperts:
+      return "experts";
   }
   return "?";
 }
@@ -55,6 +59,10 @@ int64_t BufferBytes(const Buffer& buffer, int64_t rows) {
       return PackedBytes(rows, buffer.cols, buffer.dtype);
     case Form::kPages:
       return rows * KvPageBytes(buffer.heads, buffer.cols, buffer.dtype);
+    case Form::kQuantised:
+      return rows * QuantisedRowBytes(buffer.cols);
+    case Form::kExperts:
+      return ExpertListBytes(rows, buffer.cols, buffer.heads);
   }
   return 0;
 }

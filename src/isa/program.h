@@ -46,11 +46,13 @@ inline constexpr int kBufferKindCount = 5;
 const char* Name(BufferKind kind);
 
 enum class Form : uint8_t {
-  kRows,    // row-major [rows, cols]
-  kPacked,  // a weight of `rows` output channels and `cols` reduction steps (layout.h)
-  kPages,   // `rows` KV pages of `heads` heads of `cols` channels (layout.h)
+  kRows,       // row-major [rows, cols]
+  kPacked,     // a weight of `rows` output channels and `cols` reduction steps (layout.h)
+  kPages,      // `rows` KV pages of `heads` heads of `cols` channels (layout.h)
+  kQuantised,  // `rows` rows of `cols` activations in i8, with scales and sums (layout.h)
+  kExperts,    // who works on what: `rows` rows choosing `cols` of `heads` experts (layout.h)
 };
-inline constexpr int kFormCount = 3;
+inline constexpr int kFormCount = 5;
 const char* Name(Form form);
 
 struct Buffer {
@@ -60,7 +62,7 @@ struct Buffer {
   DType dtype = DType::kF32;
   Dim rows{};
   int64_t cols = 0;
-  int64_t heads = 0;  // kPages only
+  int64_t heads = 0;  // of kPages; the experts of kExperts; else 0
   // Of an input of indices: the host's values are checked to lie in [0, bound) at every launch.
   bool has_bound = false;
   Dim bound{};
@@ -69,7 +71,8 @@ struct Buffer {
 
 inline constexpr int32_t kNoBuffer = -1;
 
-// Columns [begin, begin + cols) of all rows of a buffer. Packed weights and pages are always whole.
+// Columns [begin, begin + cols) of all rows of a buffer. Forms other than kRows are always
+// whole.
 struct Operand {
   int32_t buffer = kNoBuffer;
   int64_t begin = 0;

@@ -18,7 +18,21 @@ enum SampleParam : int {
   kSampleCounter = 6,   // which draw of the seed this is: the token's index in the output
   kSampleLogprobs = 7,  // i32: -1 none; else the number of alternatives, up to kMaxAlternatives
   kSampleTarget = 8,    // i32: >= 0 takes this token and tells its logprob; -1 draws one
+  // The row's part of the adjustments below: what a request changes about single tokens before one
+  // is drawn (penalties, biases, tokens it forbids). Parts past the end are cut off.
+  kSampleAdjustBegin = 9,   // i32
+  kSampleAdjustCount = 10,  // i32
   kSampleParamWords = 12,
+};
+
+// A row of the adjustments; the token it speaks of is in the list beside it, at most once in each
+// part. First logit > 0 ? logit / divide : logit * divide (repetition penalty; 1 changes nothing),
+// then + add (frequency and presence penalties, logit bias; -inf forbids). Logprobs are told of the
+// logits as they were.
+enum SampleAdjustment : int {
+  kAdjustDivide = 0,  // f32 > 0
+  kAdjustAdd = 1,     // f32
+  kSampleAdjustmentWords = 2,
 };
 
 inline constexpr int kMaxAlternatives = 20;

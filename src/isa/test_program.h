@@ -5,7 +5,7 @@
 namespace millpower::isa {
 
 // All but the first lines of the text form: the program's name, its facts, and the registers rows,
-// seqs, picked, page_entries and pages (at_load).
+// seqs, picked, adjusts, page_entries and pages (at_load).
 inline constexpr char kTestModelBody[] = R"(semaphores 2
 buffer tokens input i32 rows [rows, 1] below 64
 buffer positions input i32 rows [rows, 1]
@@ -13,6 +13,8 @@ buffer sequences input i32 rows [seqs, 4]
 buffer pages input i32 rows [page_entries, 1] below pages
 buffer picked_rows input i32 rows [picked, 1] below rows
 buffer sampling input i32 rows [picked, 12]
+buffer adjust_tokens input i32 rows [adjusts, 1] below 64
+buffer adjustments input i32 rows [adjusts, 2]
 buffer embed weight bf16 packed [64, 32]
 buffer inv_freq weight f32 rows [1, 4]
 buffer norm weight f32 rows [1, 32]
@@ -46,7 +48,7 @@ stream compute
   wait semaphore=0 count=1
   rms_norm x=picked.h weight=norm y=picked.h group=32 epsilon=1e-06
   matmul x=picked.h w=embed y=logits epilogue=none
-  sample logits=logits params=sampling record=sampled
+  sample logits=logits params=sampling adjust_tokens=adjust_tokens adjustments=adjustments record=sampled
   end
 stream transfer
   gather table=embed index=tokens y=h

@@ -1,5 +1,6 @@
 #include "isa/verify.h"
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -57,21 +58,45 @@ Result<void> CheckRegisters(const Program& program) {
   return {};
 }
 
+// Which number formats a form may hold.
+bool FitsForm(Form form, DType type) {
+  switch (form) {
+    case Form::kRows:
+      return type == DType::kF32 || type == DType::kBf16 || type == DType::kI32;
+    case Form::kPacked:
+      return type == DType::kF32 || type == DType::kBf16 || IsBlockType(type);
+    case Form::kPages:
+      return type == DType::kF32 || type == DType::kBf16 || type == DType::kI8;
+    case Form::kQuantised:
+      return type == DType::kI8;
+    case Form::kExperts:
+      return type == DType::kI32;
+  }
+  return false;
+}
+
 Result<void> CheckForm(const Program& program, const Buffer& buffer) {
+  if (!FitsForm(buffer.form, buffer.dtype))
+    return Corrupt(std::string(Name(buffer.form)) + " cannot hold " + Name(buffer.dtype));
   const bool pages = buffer.form == Form::kPages;
+  const bool experts = buffer.form == Form::kExperts;
   if (pages != (buffer.kind == BufferKind::kKv)) return Corrupt("pages and kv go together");
   if (pages && (buffer.heads < 1 || buffer.heads > 4096 || buffer.cols > kMaxHeadDim ||
-                buffer.cols % 2 != 0))
-    return Corrupt("KV heads are not 1..4096 of an even width up to 512");
-  if (!pages && buffer.heads != 0) return Corrupt("only pages have heads");
-  if (buffer.form == Form::kPacked && (buffer.kind != BufferKind::kWeight || buffer.rows.reg >= 0))
-    return Corrupt("a packed buffer is a weight of constant size");
-  if (buffer.dtype == DType::kF16) return Corrupt("f16 is a file type only");
+                buffer.cols % std::max<int64_t>(2, StepsPerLine(buffer.dtype)) != 0))
+    return Corrupt("KV heads are not 1..4096 of a width up to 512, even, in i8 a multiple of 4");
+  if (experts && (buffer.heads < 1 || buffer.heads > kMaxExperts || buffer.cols > kMaxChoices ||
+                  buffer.cols > buffer.heads))
+    return Corrupt("an expert list chooses 1..32 of 1..1024 experts");
+  if (!pages && !experts && buffer.heads != 0) return Corrupt("only pages and lists have heads");
+  if ((experts || buffer.form == Form::kQuantised) && buffer.kind != BufferKind::kScratch)
+    return Corrupt("quantised rows and expert lists are scratch");
+  if (buffer.form == Form::kPacked && buffer.kind != BufferKind::kWeight)
+    return Corrupt("a packed buffer is a weight");
   if (buffer.kind == BufferKind::kWeight && buffer.rows.reg >= 0)
     return Corrupt("a weight has a constant size");
-  const bool integers = buffer.dtype == DType::kI32;
-  if (integers && (pages || buffer.form == Form::kPacked)) return Corrupt("integers form rows");
-  if (buffer.kind == BufferKind::kInput && !integers) return Corrupt("inputs are i32");
+  if (buffer.kind == BufferKind::kInput &&
+      (buffer.dtype != DType::kI32 || buffer.form != Form::kRows))
+    return Corrupt("inputs are rows of i32");
   if (buffer.has_bound && (buffer.kind != BufferKind::kInput || !IsDim(program, buffer.bound)))
     return Corrupt("only inputs have bounds, of a constant or a register");
   return {};
@@ -85,7 +110,9 @@ Result<void> CheckBuffer(const Program& program, const Buffer& buffer) {
   const int64_t rows = program.Max(buffer.rows);
   const int64_t row_bytes_max = kMaxBufferBytes / rows;
   const int64_t heads = buffer.form == Form::kPages ? buffer.heads : 1;
-  if (buffer.cols * 4 > row_bytes_max / heads || BufferBytes(buffer, rows) > kMaxBufferBytes)
+  // A chunk of a block type is longer than short rows are; expert lists add a header.
+  if ((buffer.cols + 256) * 5 > row_bytes_max / heads ||
+      BufferBytes(buffer, rows) > kMaxBufferBytes)
     return Corrupt("is larger than 2^46 bytes");
   return {};
 }

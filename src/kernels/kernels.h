@@ -26,24 +26,93 @@ enum class Epilogue : uint8_t {
   kNone,      // y = acc [+ bias]
   kAdd,       // y = residual + (acc [+ bias]); residual may be y itself
   kSiluGate,  // packed blocks alternate gate, up: y = Silu(gate) * up; y has half the channels
+  kSiluMul,   // y = Silu(residual) * acc: the residual is the gate; y may be the residual
 };
 
-// y[m, n] = epilogue(sum over k of x[m, k] * w[n, k]).
-// acc = 0; for k = 0 .. K-1 in order: acc = fma(x[k], widen(w[k]), acc).
+// Rows of one matrix product that belong to one expert: entries row * choices + choice of an expert
+// list (isa/layout.h). Entry e takes row e / choices of x - with x_per_choice its columns
+// [choice * k, (choice + 1) * k) - and gives columns [choice * width, (choice + 1) * width) of row
+// e / choices of y, `width` being what the epilogue leaves of n.
+struct Entries {
+  const int32_t* entries = nullptr;  // [rows]; null: row r of x gives row r of y
+  int64_t choices = 1;
+  bool x_per_choice = false;
+};
+
+// y[m, n] = epilogue(sum over k of x[m, k] * w[n, k]), acc[n] in float32 from 0.
+//
+// f32 and bf16 weights, x in f32: for k = 0 .. K-1 in order: acc = fma(x[k], widen(w[k]), acc).
+//
+// Block types, x quantised (isa/layout.h; xs = the group's scale): group by group of 32 steps in
+// order, with idot = the exact sum over the group of x.q * w.q, w.q without its bias,
+//   q8_0, q4_0:  acc = fma(float(idot), d * xs, acc)
+//   q4_k:        acc = fma(float(idot), (d * float(scale)) * xs, acc), then
+//                acc = fma(-float(sum of the group's x.q), (dmin * float(min)) * xs, acc)
+//   q6_k:        for each half of the group, 16 steps: acc = fma(float(idot), (d * float(scale)) *
+//                xs, acc)
+// which is, but for rounding, the product with the file's values. Groups that fill up the last
+// chunk take part: they add 0.
 struct MatMulArgs {
-  const float* x = nullptr;         // [rows, k], row stride x_stride
-  const std::byte* w = nullptr;     // packed (isa/layout.h), f32 or bf16
+  const float* x = nullptr;         // [rows, k], row stride x_stride; float weights
+  const std::byte* xq = nullptr;    // quantised rows, row stride xq_stride_bytes; block types
+  const std::byte* w = nullptr;     // packed (isa/layout.h), 64-byte aligned
   const float* bias = nullptr;      // [n] or null; never with kSiluGate
-  const float* residual = nullptr;  // [rows, n], row stride residual_stride; only with kAdd
+  const float* residual = nullptr;  // [rows, n], row stride residual_stride; with kAdd, kSiluMul
   float* y = nullptr;               // [rows, n], or [rows, n/2] with kSiluGate
-  int64_t rows = 0;
+  int64_t rows = 0;                 // with entries: their number
   int64_t k = 0;
   int64_t n = 0;  // output channels of w before the epilogue; with kSiluGate a multiple of 32
   int64_t x_stride = 0;  // strides in elements
+  int64_t xq_stride_bytes = 0;
+  int64_t xq_steps = 0;  // values of a whole quantised row: k, or choices * k with x_per_choice
   int64_t residual_stride = 0;
   int64_t y_stride = 0;
   DType weight_type = DType::kF32;
   Epilogue epilogue = Epilogue::kNone;
+  Entries entries{};  // never with bias, residual
+};
+
+// Quantises rows to isa/layout.h's form. Of each group of 32 (values past the end are 0):
+//   a = max |x|; scale = a / 127; q = round to nearest even of x * (127 / a), 0 when a is 0;
+// a group that holds a NaN or an infinity gets q = 0 and scale = NaN, so that it spoils the result
+// as the float product would have. When 127 / a overflows (a < 2^-120), q = 0 and scale = 0.
+struct QuantiseArgs {
+  const float* x = nullptr;  // [rows, k], row stride x_stride
+  std::byte* y = nullptr;    // row stride isa::QuantisedRowBytes(k), 64-byte aligned
+  int64_t k = 0;
+  int64_t x_stride = 0;  // in elements
+};
+
+// For each row of logits [experts]: the `choices` largest, of equals the lowest index first, NaN
+// below everything; their weights, m being the largest logit and e = Exp(logit - m):
+//   normalise: e / (e_0 + e_1 + ...), summed in order of choice; else e / sum_exp(all, m, 1)
+// and the expert list of all rows (isa/layout.h). One call does all rows.
+struct RouteArgs {
+  const float* logits = nullptr;  // [rows, experts], row stride logits_stride
+  int32_t* list = nullptr;        // isa::ExpertListBytes
+  float* weights = nullptr;       // [rows, choices], row stride weights_stride
+  int64_t rows = 0;
+  int64_t experts = 0;
+  int64_t choices = 0;  // 1 .. min(experts, isa::kMaxChoices)
+  int64_t logits_stride = 0;
+  int64_t weights_stride = 0;
+  bool normalise = false;
+};
+
+// y[c] = residual[c] + z, or z without a residual, where z = weights[0] * x[0][c] and then for j =
+// 1 .. choices-1 in order z = fma(weights[j], x[j][c], z); x[j] = columns [j * cols, (j + 1) *
+// cols).
+struct CombineArgs {
+  const float* x = nullptr;         // [rows, choices * cols], row stride x_stride
+  const float* weights = nullptr;   // [rows, choices], row stride weights_stride
+  const float* residual = nullptr;  // [rows, cols] or null; may be y
+  float* y = nullptr;               // [rows, cols]
+  int64_t cols = 0;
+  int64_t choices = 0;
+  int64_t x_stride = 0;
+  int64_t weights_stride = 0;
+  int64_t residual_stride = 0;
+  int64_t y_stride = 0;
 };
 
 // Within each group of `group` consecutive columns (the whole row, or one head):
@@ -82,7 +151,8 @@ struct RopeArgs {
   int64_t x_stride = 0;
 };
 
-// Writes one row's K and V of every KV head into its page slot, rounding to the page type.
+// Writes one row's K and V of every KV head into its page slot, rounding to the page type. In i8, K
+// and V of a head each as QuantiseArgs has it, with one scale for all of head_dim.
 struct KvAppendArgs {
   const float* k = nullptr;  // [kv_heads * head_dim]
   const float* v = nullptr;
@@ -97,8 +167,10 @@ struct KvAppendArgs {
 // that share one KV head. Row r stands at position first_position + r and sees positions
 // 0 .. first_position + r. For one row and head, over segments of isa::kAttentionSegment positions:
 //   s[p] = (fma chain over d = 0 .. head_dim-1 of q[d] * widen(K[p][d]), from 0) * scale
+//          in i8 pages: ((the chain over float(K.q)) * K's scale of p) * scale
 //   m = max s;  e[p] = Exp(s[p] - m);  l = sum16 over lanes j = p % 16, each lane adding in order
 //   o[c] = fma chain over visible p in order of e[p] * widen(V[p][c]), from 0
+//          in i8 pages: of (e[p] * V's scale of p) * float(V.q[p][c])
 // and over segments in order, M, L, O starting as the first segment's:
 //   M' = max(M, m), a = Exp(M - M'), b = Exp(m - M');  L = L*a + l*b;  O = O*a + o*b;  M = M'
 // out[c] = O[c] * (1 / L). A position that a row does not see never touches that row's sums.
@@ -124,14 +196,22 @@ struct KernelSet {
   const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA"
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
+  // Not with entries.
   void (*matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
+  // The same, rows being entries.
+  void (*expert_matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
+  // Rows [row_begin, row_end).
+  void (*quantise)(const QuantiseArgs&, int64_t row_begin, int64_t row_end);
+  void (*route)(const RouteArgs&);
+  void (*combine)(const CombineArgs&, int64_t row_begin, int64_t row_end);
   // Rows [row_begin, row_end).
   void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end);
   void (*rope_table)(const RopeTableArgs&, int64_t row_begin, int64_t row_end);
   void (*rope)(const RopeArgs&, int64_t row_begin, int64_t row_end);
   void (*kv_append)(const KvAppendArgs&);
   void (*attention)(const AttentionArgs&);
-  // Row `row` of a packed weight, widened to f32, to y[0 .. k-1].
+  // Row `row` of a packed weight of any type, widened to f32, to y[0 .. k-1]. Block types: d * q;
+  // (d * scale) * q - dmin * min, each product and the difference rounded.
   void (*gather_packed)(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
   // Index of the largest value, the lowest of equals; NaN is never the largest. n >= 1.
   int64_t (*argmax)(const float* x, int64_t n);

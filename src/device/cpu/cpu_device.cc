@@ -91,7 +91,7 @@ class CpuProgram final : public LoadedProgram {
     return frame_.registers[static_cast<size_t>(reg)];
   }
 
-  Result<Ticket> Submit(const Launch& launch) override {
+  Result<Ticket> Submit(const Launch& launch, LaunchClass) override {
     for (size_t i = 0; i < frame_.registers.size(); ++i)
       if (!program_->registers[i].at_load) frame_.registers[i] = launch.registers[i];
     TRY(checker_.Check(launch, frame_.registers));

@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "import/hf/generation.h"
-#include "import/hf/qwen3_graph.h"
+#include "import/qwen3/graph.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace millpower::import;

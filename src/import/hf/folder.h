@@ -10,8 +10,8 @@
 #include "base/result.h"
 #include "import/hf/config.h"
 #include "import/hf/generation.h"
-#include "import/hf/qwen3_graph.h"
 #include "import/hf/weights.h"
+#include "import/qwen3/graph.h"
 
 namespace millpower::import {
 

@@ -1,31 +1,10 @@
 #include "import/hf/json_fields.h"
 
 namespace millpower::import {
-namespace {
-
-Result<void> CheckIn(bool is_in, const char* field, const Json& value, const Json& min,
-                     const Json& max) {
-  if (is_in) return {};
-  return Fail(ErrorCode::kInvalidArgument,
-              std::string(field) + " is " + DumpJson(value) + ", not in " + DumpJson(min) + " to " +
-                  DumpJson(max),
-              field);
-}
-
-}  // namespace
-
 Result<Json> ParseJsonObject(std::string_view text) {
   TRY_ASSIGN(Json json, ParseJson(text));
   if (!json.is_object()) return Fail(ErrorCode::kInvalidArgument, "JSON is not an object");
   return json;
-}
-
-Result<void> ExpectIn(const char* field, double value, double min, double max) {
-  return CheckIn(value >= min && value <= max, field, value, min, max);
-}
-
-Result<void> ExpectIn(const char* field, int64_t value, int64_t min, int64_t max) {
-  return CheckIn(value >= min && value <= max, field, value, min, max);
 }
 
 Result<std::vector<int32_t>> TokenIds(const JsonFields& fields, const char* key,

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "import/ranges.h"
 
 namespace millpower::import {
 
@@ -61,10 +62,6 @@ class JsonFields {
 
 // Text whose top level is an object of few fields; large_json.h is for many.
 Result<Json> ParseJsonObject(std::string_view text);
-
-// Errors: kInvalidArgument, naming the field. NaN is in no range.
-Result<void> ExpectIn(const char* field, double value, double min, double max);
-Result<void> ExpectIn(const char* field, int64_t value, int64_t min, int64_t max);
 
 // One id or a list of ids, each in [0, vocab_size); empty when absent.
 Result<std::vector<int32_t>> TokenIds(const JsonFields& fields, const char* key,

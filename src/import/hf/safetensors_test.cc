@@ -104,7 +104,7 @@ TEST(HfWeights, ReadsOneFileOrShards) {
   ASSERT_TRUE(c);
   EXPECT_EQ(c->shape, std::vector<int64_t>{4});
   EXPECT_EQ(c->bytes[7], std::byte{0});
-  (*weights)->Release(*c);
+  (*weights)->Release(c->bytes);
   EXPECT_EQ(c->bytes[7], std::byte{0});
   EXPECT_EQ((*weights)->Find("d").error().code, ErrorCode::kNotFound);
 

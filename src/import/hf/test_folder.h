@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "import/hf/qwen3_graph.h"
+#include "import/qwen3/graph.h"
 
 namespace millpower::import {
 

@@ -104,13 +104,11 @@ Result<ir::TensorView> HfWeights::Find(const std::string& name) const {
   return ir::TensorView{*entry.dtype, entry.shape, entry.bytes};
 }
 
-void HfWeights::Release(const ir::TensorView& tensor) const {
+void HfWeights::Release(std::span<const std::byte> bytes) const {
   for (const MappedFile& file : files_) {
-    const std::span<const std::byte> bytes = file.bytes();
-    if (tensor.bytes.data() < bytes.data() ||
-        tensor.bytes.data() + tensor.bytes.size() > bytes.data() + bytes.size())
-      continue;
-    file.DropResident(static_cast<size_t>(tensor.bytes.data() - bytes.data()), tensor.bytes.size());
+    const std::span<const std::byte> all = file.bytes();
+    if (bytes.data() >= all.data() && bytes.data() + bytes.size() <= all.data() + all.size())
+      return file.DropResident(static_cast<size_t>(bytes.data() - all.data()), bytes.size());
   }
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ class HfWeights final : public ir::WeightSource {
 
   // Errors: kNotFound; kUnsupported for a type other than F32, F16 and BF16.
   Result<ir::TensorView> Find(const std::string& name) const override;
-  void Release(const ir::TensorView& tensor) const override;
+  void Release(std::span<const std::byte> bytes) const override;
 
   size_t tensor_count() const { return tensors_.size(); }
 

@@ -1,4 +1,4 @@
-#include "import/hf/published.h"
+#include "import/qwen3/published.h"
 
 #include <vector>
 

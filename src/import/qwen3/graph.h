@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "base/result.h"
-#include "import/hf/config.h"
+#include "import/qwen3/config.h"
 #include "ir/graph.h"
 #include "ir/weights.h"
 
@@ -16,9 +16,11 @@ struct GraphOptions {
   int64_t max_rows = 512;           // "rows": tokens of one launch, of all sequences together
   int64_t max_seqs = 64;            // "seqs"
   int64_t max_picked = 64;          // "picked": rows whose next token is wanted
+  int64_t max_adjusts = 1 << 16;    // "adjusts": single tokens that requests change the odds of
   int64_t max_pages = 1 << 20;      // "pages": of the KV cache
   int64_t page_positions = 16;      // positions of one page; as isa/layout.h
   int64_t sample_param_words = 12;  // of a row of "sampling" and of "sampled"; as isa/sampling.h
+  int64_t sample_adjustment_words = 2;  // of a row of "adjustments"
   int64_t sample_record_words = 44;
 };
 
@@ -26,6 +28,7 @@ struct GraphOptions {
 //   tokens [rows] < vocab, positions [rows]
 //   sequences [seqs, 4], pages [page_entries] < pages   as the chip's attention takes them
 //   picked_rows [picked] < rows, sampling [picked, 12]
+//   adjust_tokens [adjusts] < vocab, adjustments [adjusts, 2]
 // Outputs: logits [picked, vocab] f32, sampled [picked, 44] i32.
 // Facts: vocab_size, max_positions, hidden, layers, heads, kv_heads, head_dim, and parameters, the
 // number of values in all weights (a tied head is not counted again).

@@ -1,10 +1,11 @@
-#include "import/hf/qwen3_graph.h"
+#include "import/qwen3/graph.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "import/hf/published.h"
+#include "import/hf/config.h"
 #include "import/hf/test_folder.h"
+#include "import/qwen3/published.h"
 
 namespace millpower::import {
 namespace {

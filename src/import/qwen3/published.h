@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-#include "import/hf/config.h"
+#include "import/qwen3/config.h"
 
 namespace millpower::import {
 

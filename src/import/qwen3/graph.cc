@@ -1,4 +1,4 @@
-#include "import/hf/qwen3_graph.h"
+#include "import/qwen3/graph.h"
 
 #include <cmath>
 #include <string>
@@ -18,8 +18,9 @@ constexpr size_t kProblemsNamed = 4;
 
 Result<void> CheckOptions(const GraphOptions& options) {
   for (const int64_t option :
-       {options.max_rows, options.max_seqs, options.max_picked, options.max_pages,
-        options.page_positions, options.sample_param_words, options.sample_record_words})
+       {options.max_rows, options.max_seqs, options.max_picked, options.max_adjusts,
+        options.max_pages, options.page_positions, options.sample_param_words,
+        options.sample_adjustment_words, options.sample_record_words})
     if (option < 1 || option > kMaxOption)
       return Fail(ErrorCode::kInvalidArgument, "a graph option is " + std::to_string(option) +
                                                    ", not in 1 to " + std::to_string(kMaxOption));
@@ -55,7 +56,7 @@ class Qwen3Builder {
                              : Weight("lm_head.weight", {config_.vocab_size, config_.hidden_size});
     const ValueId logits = Add(Op::kLinear, "logits", {normed, head});
     graph_.AddOutput(logits);
-    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_},
+    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_, adjust_tokens_, adjustments_},
                          {{"record_words", options_.sample_record_words}}));
     if (problem_count_ > 0)
       return Fail(ErrorCode::kCorrupt,
@@ -73,6 +74,7 @@ class Qwen3Builder {
     graph_.AddSymbol("rows", options_.max_rows);
     graph_.AddSymbol("seqs", options_.max_seqs);
     graph_.AddSymbol("picked", options_.max_picked);
+    graph_.AddSymbol("adjusts", options_.max_adjusts);
     graph_.AddSymbol("page_entries", options_.max_seqs * pages_per_seq);
     graph_.AddSymbol("pages", options_.max_pages);
     const auto input = [this](const char* name, ir::Shape shape,
@@ -85,6 +87,9 @@ class Qwen3Builder {
     pages_ = input("pages", {Symbol("page_entries")}, Symbol("pages"));
     picked_rows_ = input("picked_rows", {Symbol("picked")}, Symbol("rows"));
     sampling_ = input("sampling", {Symbol("picked"), Constant(options_.sample_param_words)});
+    adjust_tokens_ = input("adjust_tokens", {Symbol("adjusts")}, Constant(config_.vocab_size));
+    adjustments_ =
+        input("adjustments", {Symbol("adjusts"), Constant(options_.sample_adjustment_words)});
   }
 
   void AddFacts() {
@@ -207,6 +212,7 @@ class Qwen3Builder {
   ir::Graph graph_;
   ValueId tokens_ = ir::kNoValue, positions_ = ir::kNoValue, sequences_ = ir::kNoValue;
   ValueId pages_ = ir::kNoValue, picked_rows_ = ir::kNoValue, sampling_ = ir::kNoValue;
+  ValueId adjust_tokens_ = ir::kNoValue, adjustments_ = ir::kNoValue;
   ValueId rope_ = ir::kNoValue;
   int64_t parameters_ = 0;
   size_t problem_count_ = 0;

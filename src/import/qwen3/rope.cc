@@ -1,4 +1,4 @@
-#include "import/hf/rope.h"
+#include "import/qwen3/rope.h"
 
 #include <algorithm>
 #include <cmath>
