@@ -7,6 +7,7 @@
 #include "base/mapped_file.h"
 #include "base/threads.h"
 #include "cli/progress.h"
+#include "import/hf/config.h"
 #include "import/model.h"
 #include "import/qwen3/published.h"
 #include "isa/sampling.h"
