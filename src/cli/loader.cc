@@ -193,7 +193,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
     if (!import::IsGgufFile(path))
       return Fail(
           ErrorCode::kUnsupported,
-          path.string() + " is neither a compiled model, nor a GGUF file, nor a model folder");
+          path.string() + " is neither a compiled model nor a model folder nor a GGUF file");
   }
   TRY_ASSIGN(ImportedModel imported, ImportModel(path, options));
   for (const std::string& note : imported.notes) spdlog::warn("{}: {}", path.string(), note);
