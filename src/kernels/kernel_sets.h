@@ -13,6 +13,8 @@ extern const KernelSet* const kAvx512Set;
 
 void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end);
 void ScalarKvAppend(const KvAppendArgs& args);
+// The list of a route, and in its weights the logits of the chosen experts, best first.
+void ScalarChooseExperts(const RouteArgs& args);
 void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
 
 }  // namespace millpower::kernels

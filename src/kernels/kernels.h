@@ -32,10 +32,11 @@ enum class Epilogue : uint8_t {
 // Rows of one matrix product that belong to one expert: entries row * choices + choice of an expert
 // list (isa/layout.h). Entry e takes row e / choices of x - with x_per_choice its columns
 // [choice * k, (choice + 1) * k) - and gives columns [choice * width, (choice + 1) * width) of row
-// e / choices of y, `width` being what the epilogue leaves of n.
+// e / choices of y.
 struct Entries {
   const int32_t* entries = nullptr;  // [rows]; null: row r of x gives row r of y
   int64_t choices = 1;
+  int64_t width = 0;  // at most what the epilogue leaves of n; channels beyond are not stored
   bool x_per_choice = false;
 };
 
@@ -50,8 +51,8 @@ struct Entries {
 //                acc = fma(-float(sum of the group's x.q), (dmin * float(min)) * xs, acc)
 //   q6_k:        for each half of the group, 16 steps: acc = fma(float(idot), (d * float(scale)) *
 //                xs, acc)
-// which is, but for rounding, the product with the file's values. Groups that fill up the last
-// chunk take part: they add 0.
+// which is, but for rounding, the product with the file's values. A group that k ends in takes part
+// as a whole (what is beyond k is 0 in x and w), those beyond it in the last chunk do not.
 struct MatMulArgs {
   const float* x = nullptr;         // [rows, k], row stride x_stride; float weights
   const std::byte* xq = nullptr;    // quantised rows, row stride xq_stride_bytes; block types
@@ -85,7 +86,7 @@ struct QuantiseArgs {
 
 // For each row of logits [experts]: the `choices` largest, of equals the lowest index first, NaN
 // below everything; their weights, m being the largest logit and e = Exp(logit - m):
-//   normalise: e / (e_0 + e_1 + ...), summed in order of choice; else e / sum_exp(all, m, 1)
+//   normalise: e / (0 + e_0 + e_1 + ...), summed in order of choice; else e / sum_exp(all, m, 1)
 // and the expert list of all rows (isa/layout.h). One call does all rows.
 struct RouteArgs {
   const float* logits = nullptr;  // [rows, experts], row stride logits_stride
