@@ -10,6 +10,7 @@ namespace millpower::kernels {
 // that reading them runs no code of files that are compiled for a newer processor.
 extern const KernelSet* const kAvx2Set;
 extern const KernelSet* const kAvx512Set;
+extern const KernelSet* const kAvx512VnniSet;
 
 void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end);
 void ScalarKvAppend(const KvAppendArgs& args);

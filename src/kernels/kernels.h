@@ -1,9 +1,10 @@
 // The tile mathematics of the CPU device, in several instruction sets with one result.
 //
 // Every function states its arithmetic exactly: the order of each reduction and where a fused
-// multiply-add (one rounding) is used. All sets follow it to the letter, so "scalar", "avx2" and
-// "avx512" give the same bits, and a test compares them with ==. What a result depends on is
-// absolute: never the number of rows, the split over threads, or the page a position lives in.
+// multiply-add (one rounding) is used. All sets follow it to the letter, so "scalar", "avx2",
+// "avx512" and "avx512vnni" give the same bits, and a test compares them with ==. What a result
+// depends on is absolute: never the number of rows, the split over threads, or the page a position
+// lives in.
 //
 // Notation: fma(a,b,c) rounds once; every other operation rounds on its own (the build forbids
 // contraction). sum16(v) is the fixed tree over 16 lanes: for h in 8,4,2,1: v[j] += v[j+h], j < h.
@@ -193,8 +194,8 @@ struct AttentionArgs {
 };
 
 struct KernelSet {
-  const char* name;          // "scalar", "avx2", "avx512"
-  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA"
+  const char* name;          // "scalar", "avx2", "avx512", "avx512vnni"
+  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA F16C"
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
   // Not with entries.
@@ -225,6 +226,7 @@ const KernelSet& ScalarKernels();
 // Null where the processor (or the operating system's saved state) lacks the instructions.
 const KernelSet* Avx2Kernels();
 const KernelSet* Avx512Kernels();
+const KernelSet* Avx512VnniKernels();
 
 // The sets this machine can run, fastest first; the scalar set is always last.
 std::vector<const KernelSet*> AvailableKernels();
