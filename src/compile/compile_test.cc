@@ -220,8 +220,9 @@ TEST(Compile, DeclaresWeightsAsTheyArePacked) {
   for (const isa::Buffer& buffer : compiled.program.buffers)
     weights += buffer.kind == isa::BufferKind::kWeight ? 1 : 0;
   EXPECT_EQ(weights, compiled.packing.size());
-  EXPECT_EQ(compiled.packing.at("0.q.weight.merged").sources,
-            (std::vector<std::string>{"0.q.weight", "0.k.weight", "0.v.weight"}));
+  EXPECT_EQ(compiled.packing.at("0.q.weight.merged").slices,
+            (std::vector<ir::TensorSlice>{
+                {"0.q.weight", 0, 0}, {"0.k.weight", 0, 0}, {"0.v.weight", 0, 0}}));
 }
 
 TEST(Compile, StoresATiedEmbeddingOnce) {
