@@ -153,8 +153,7 @@ class Builder {
     const ValueId embedding = Weight("embed", {sizes_.vocab, sizes_.hidden});
     ValueId h = Add(Op::kEmbedding, "embedded", {embedding, tokens});
     const ValueId frequencies = graph_.AddWeight(
-        "inv_freq", DType::kF32, {Constant(sizes_.head_dim / 2)},
-        std::vector<float>(Frequencies().begin(), Frequencies().begin() + sizes_.head_dim / 2));
+        "inv_freq", DType::kF32, {Constant(sizes_.head_dim / 2)}, Frequencies(sizes_.head_dim / 2));
     const ValueId table = Add(Op::kRopeTable, "table", {positions, frequencies}, {{"scale", 1.0}});
     for (int64_t layer = 0; layer < sizes_.layers; ++layer) h = Layer(h, table, layer);
     const ValueId last =
@@ -167,9 +166,9 @@ class Builder {
     return graph_;
   }
 
-  static std::vector<float> Frequencies() {
+  static std::vector<float> Frequencies(int64_t count) {
     std::vector<float> frequencies = {1.0f, 0.1f, 0.01f};
-    while (frequencies.size() < 64) frequencies.push_back(frequencies.back() * 0.5f);
+    frequencies.resize(static_cast<size_t>(count), 0.001f);
     return frequencies;
   }
 
