@@ -90,7 +90,6 @@ void MatMulBench(benchmark::State& state, const KernelSet* set, int64_t k, int64
   std::vector<std::byte> quantised(static_cast<size_t>(rows * isa::QuantisedRowBytes(k)));
   if (integers) {
     args.xq = quantised.data();
-    args.xq_steps = k;
     args.xq_stride_bytes = isa::QuantisedRowBytes(k);
     set->quantise({.x = x.data(), .y = quantised.data(), .k = k, .x_stride = k}, 0, rows);
   }

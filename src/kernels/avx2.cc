@@ -184,7 +184,7 @@ struct Avx2 {
     Int magnitude;
     Int value;
   };
-  MP_INLINE Int StartQ8(const int32_t*) { return SetInt(0); }
+  MP_INLINE Int StartQ8(int32_t) { return SetInt(0); }
   MP_INLINE Q8 PrepareQ8(const std::byte* line) {
     const __m256i bias = _mm256_set1_epi8(-128);
     const Int w = {_mm256_xor_si256(LoadHalf(line), bias),

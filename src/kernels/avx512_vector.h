@@ -114,7 +114,7 @@ struct Avx512 {
 
   // The unsigned operand carries its bias of 128, which 128 times the activations' sum takes off.
   using Q8 = Int;
-  MP_INLINE Int StartQ8(const int32_t* sums) { return SetInt(-128 * (sums[0] + sums[1])); }
+  MP_INLINE Int StartQ8(int32_t sum) { return SetInt(-128 * sum); }
   MP_INLINE Q8 PrepareQ8(const std::byte* line) { return LoadBytes(line); }
   MP_INLINE Int DotQ8(Int acc, Q8 w, int32_t x) {
     return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x));
@@ -130,7 +130,7 @@ struct Avx512 {
     Int magnitude;
     __mmask64 negative;
   };
-  MP_INLINE Int StartQ8(const int32_t*) { return SetInt(0); }
+  MP_INLINE Int StartQ8(int32_t) { return SetInt(0); }
   MP_INLINE Q8 PrepareQ8(const std::byte* line) {
     const Int w = _mm512_xor_si512(LoadBytes(line), _mm512_set1_epi8(-128));
     return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};

@@ -66,7 +66,6 @@ struct MatMulArgs {
   int64_t n = 0;  // output channels of w before the epilogue; with kSiluGate a multiple of 32
   int64_t x_stride = 0;  // strides in elements
   int64_t xq_stride_bytes = 0;
-  int64_t xq_steps = 0;  // values of a whole quantised row: k, or choices * k with x_per_choice
   int64_t residual_stride = 0;
   int64_t y_stride = 0;
   DType weight_type = DType::kF32;

@@ -30,7 +30,6 @@ struct Case {
     if (IsBlockType(type)) {
       xq = QuantiseRows(x.data(), args.x_stride, rows, k);
       args.xq = xq.data();
-      args.xq_steps = k;
       args.xq_stride_bytes = isa::QuantisedRowBytes(k);
     }
   }
@@ -38,10 +37,9 @@ struct Case {
   // The activation that the product takes, in float64.
   double X(int64_t row, int64_t step) const {
     if (!IsBlockType(args.weight_type)) return x[static_cast<size_t>(row * args.x_stride + step)];
-    const std::byte* at = xq.data() + row * args.xq_stride_bytes;
-    float scale;
-    std::memcpy(&scale, at + isa::QuantisedScaleOffset(args.k) + step / 32 * 4, sizeof scale);
-    return static_cast<double>(scale) * static_cast<int8_t>(at[step]);
+    const std::byte* record = xq.data() + row * args.xq_stride_bytes + step / 32 * 48;
+    return static_cast<double>(Load(record + 32, DType::kF32)) *
+           static_cast<int8_t>(record[step % 32]);
   }
 
   std::vector<float> Run(const KernelSet& set) {
@@ -176,7 +174,6 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
                     .n = gated ? 2 * n : n,
                     .x_stride = x_cols,
                     .xq_stride_bytes = isa::QuantisedRowBytes(x_cols),
-                    .xq_steps = x_cols,
                     .y_stride = choices * width,
                     .weight_type = type,
                     .epilogue = gated ? Epilogue::kSiluGate : Epilogue::kNone};
@@ -192,7 +189,6 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
       one.entries = {};
       one.x = from;
       one.xq = one_xq.data();
-      one.xq_steps = k;
       one.rows = 1;
       one.y = y.data();
       ScalarKernels().matmul(one, 0, isa::PackedBlocks(one.n));

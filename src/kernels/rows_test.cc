@@ -196,13 +196,12 @@ TEST(SelectKernels, KnowsItsNames) {
 struct QuantisedView {
   QuantisedView(const AlignedBytes& rows, int64_t row, int64_t k)
       : bytes(rows.data() + row * isa::QuantisedRowBytes(k)), k(k) {}
-  int Q(int64_t i) const { return static_cast<int8_t>(bytes[i]); }
-  float Scale(int64_t group) const {
-    return Load(bytes + isa::QuantisedSteps(k) + group * 4, DType::kF32);
-  }
-  int32_t Sum(int64_t part) const {
+  int Q(int64_t i) const { return static_cast<int8_t>(bytes[i / 32 * 48 + i % 32]); }
+  float Scale(int64_t group) const { return Load(bytes + group * 48 + 32, DType::kF32); }
+  // Of a group: all, the first half, the second.
+  int32_t Sum(int64_t group, int64_t which) const {
     int32_t sum;
-    std::memcpy(&sum, bytes + isa::QuantisedSteps(k) / 32 * 36 + part * 4, sizeof sum);
+    std::memcpy(&sum, bytes + group * 48 + 36 + which * 4, sizeof sum);
     return sum;
   }
   const std::byte* bytes;
@@ -216,16 +215,18 @@ TEST(Quantise, RoundsToTheNearestOf255Steps) {
     const AlignedBytes rows = QuantiseRows(x.data(), k, 3, k);
     for (int64_t row = 0; row < 3; ++row) {
       const QuantisedView view(rows, row, k);
-      for (int64_t i = 0; i < isa::QuantisedSteps(k); ++i) {
+      for (int64_t i = 0; i < (k + 31) / 32 * 32; ++i) {
         const double value = i < k ? static_cast<double>(x[static_cast<size_t>(row * k + i)]) : 0.0;
         EXPECT_NEAR(view.Q(i) * static_cast<double>(view.Scale(i / 32)), value,
                     0.5001 * static_cast<double>(view.Scale(i / 32)));
         EXPECT_LE(std::abs(view.Q(i)), 127);
       }
-      for (int64_t part = 0; part < isa::QuantisedSteps(k) / 16; ++part) {
-        int sum = 0;
-        for (int64_t i = 0; i < 16; ++i) sum += view.Q(part * 16 + i);
-        EXPECT_EQ(view.Sum(part), sum);
+      for (int64_t group = 0; group < (k + 31) / 32; ++group) {
+        int halves[] = {0, 0};
+        for (int64_t i = 0; i < 32; ++i) halves[i / 16] += view.Q(group * 32 + i);
+        EXPECT_EQ(view.Sum(group, 0), halves[0] + halves[1]);
+        EXPECT_EQ(view.Sum(group, 1), halves[0]);
+        EXPECT_EQ(view.Sum(group, 2), halves[1]);
       }
     }
   }
@@ -265,7 +266,7 @@ TEST(Quantise, AllSetsGiveTheScalarBits) {
       AlignedBytes y(rows * isa::QuantisedRowBytes(k));
       set.quantise({.x = x.data(), .y = y.data(), .k = k, .x_stride = stride}, 0, rows);
       for (int64_t row = 0; row < rows; ++row) {
-        const int64_t used = isa::QuantisedSumOffset(k) + isa::QuantisedSteps(k) / 16 * 4;
+        const int64_t used = (k + 31) / 32 * 48;
         EXPECT_EQ(std::memcmp(y.data() + row * isa::QuantisedRowBytes(k),
                               expected.data() + row * isa::QuantisedRowBytes(k),
                               static_cast<size_t>(used)),

@@ -108,40 +108,38 @@ const std::byte* ChunkOf(const std::byte* block, DType type, int64_t step) {
   return block + step / isa::ChunkSteps(type) * isa::ChunkLines(type) * isa::kLineBytes;
 }
 
-// A quantised row, or the columns of one choice in it.
-struct QuantisedRow {
+// One group of a quantised row (isa/layout.h).
+struct QuantisedGroup {
+  explicit QuantisedGroup(const std::byte* record)
+      : q(reinterpret_cast<const int8_t*>(record)),
+        scale(LoadWidened(record + isa::kQuantScaleAt, DType::kF32)) {
+    std::memcpy(&sum, record + isa::kQuantSumAt, sizeof sum);
+  }
   const int8_t* q;
-  const float* scale;  // of each 32
-  const int32_t* sum;  // of each 16
+  float scale;
+  int32_t sum;
 };
 
-QuantisedRow OpenRow(const std::byte* row, int64_t steps, int64_t begin) {
-  return {reinterpret_cast<const int8_t*>(row) + begin,
-          reinterpret_cast<const float*>(row + isa::QuantisedScaleOffset(steps)) +
-              begin / isa::kQuantGroup,
-          reinterpret_cast<const int32_t*>(row + isa::QuantisedSumOffset(steps)) +
-              begin / isa::kQuantSum};
-}
-
 // The same, weights in blocks.
-void DotBlockQuantised(const QuantisedRow& x, int64_t k, const std::byte* block, DType type,
+void DotBlockQuantised(const std::byte* x, int64_t k, const std::byte* block, DType type,
                        float* acc) {
   constexpr int64_t kGroup = isa::kQuantGroup;
-  const int64_t part = type == DType::kQ6_K ? isa::kQuantSum : kGroup;  // that shares a scale
+  const int64_t part = type == DType::kQ6_K ? 16 : kGroup;  // that shares a scale
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     acc[lane] = 0;
     for (int64_t begin = 0; begin < k; begin += kGroup) {
       const ChunkLane weights(ChunkOf(block, type, begin), type, lane);
       const int64_t first = begin % isa::ChunkSteps(type);
-      const float xs = x.scale[begin / kGroup];
+      const QuantisedGroup group(x + begin / kGroup * isa::kQuantGroupBytes);
       for (int64_t p = 0; p < kGroup; p += part) {
         int32_t dot = 0;
-        for (int64_t i = p; i < p + part; ++i) dot += x.q[begin + i] * weights.Value(first + i);
-        acc[lane] = std::fma(static_cast<float>(dot), weights.Scale(first + p) * xs, acc[lane]);
+        for (int64_t i = p; i < p + part; ++i) dot += group.q[i] * weights.Value(first + i);
+        acc[lane] =
+            std::fma(static_cast<float>(dot), weights.Scale(first + p) * group.scale, acc[lane]);
       }
       if (type != DType::kQ4_K) continue;
-      const int32_t sum = x.sum[begin / isa::kQuantSum] + x.sum[begin / isa::kQuantSum + 1];
-      acc[lane] = std::fma(-static_cast<float>(sum), weights.Minimum(first) * xs, acc[lane]);
+      acc[lane] =
+          std::fma(-static_cast<float>(group.sum), weights.Minimum(first) * group.scale, acc[lane]);
     }
   }
 }
@@ -153,8 +151,9 @@ void DotOf(const MatMulArgs& args, int64_t row, const std::byte* block, float* a
   const int64_t begin = args.entries.x_per_choice ? entry % args.entries.choices * args.k : 0;
   if (!IsBlockType(args.weight_type))
     return DotBlock(args.x + x_row * args.x_stride + begin, args.k, block, args.weight_type, acc);
-  DotBlockQuantised(OpenRow(args.xq + x_row * args.xq_stride_bytes, args.xq_steps, begin), args.k,
-                    block, args.weight_type, acc);
+  DotBlockQuantised(
+      args.xq + x_row * args.xq_stride_bytes + begin / isa::kQuantGroup * isa::kQuantGroupBytes,
+      args.k, block, args.weight_type, acc);
 }
 
 float* OutputOf(const MatMulArgs& args, int64_t row) {
@@ -221,18 +220,18 @@ float QuantiseGroup(const float* x, int64_t count, const Put& put) {
 void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
   constexpr int64_t kGroup = isa::kQuantGroup;
   for (int64_t row = row_begin; row < row_end; ++row) {
-    std::byte* y = args.y + row * isa::QuantisedRowBytes(args.k);
-    auto* q = reinterpret_cast<int8_t*>(y);
-    auto* scale = reinterpret_cast<float*>(y + isa::QuantisedScaleOffset(args.k));
-    auto* sum = reinterpret_cast<int32_t*>(y + isa::QuantisedSumOffset(args.k));
-    for (int64_t begin = 0; begin < isa::QuantisedSteps(args.k); begin += kGroup) {
+    std::byte* record = args.y + row * isa::QuantisedRowBytes(args.k);
+    for (int64_t begin = 0; begin < args.k; begin += kGroup, record += isa::kQuantGroupBytes) {
       float x[kGroup] = {};
-      const int64_t count = std::clamp<int64_t>(args.k - begin, 0, kGroup);
-      std::copy_n(args.x + row * args.x_stride + std::min(begin, args.k), count, x);
-      scale[begin / kGroup] =
-          QuantiseGroup(x, kGroup, [&](int64_t i, int8_t value) { q[begin + i] = value; });
-      for (int64_t half = begin; half < begin + kGroup; half += isa::kQuantSum)
-        sum[half / isa::kQuantSum] = std::accumulate(q + half, q + half + isa::kQuantSum, 0);
+      std::copy_n(args.x + row * args.x_stride + begin, std::min(kGroup, args.k - begin), x);
+      auto* q = reinterpret_cast<int8_t*>(record);
+      const float scale = QuantiseGroup(x, kGroup, [&](int64_t i, int8_t value) { q[i] = value; });
+      const int32_t halves[] = {std::accumulate(q, q + kGroup / 2, 0),
+                                std::accumulate(q + kGroup / 2, q + kGroup, 0)};
+      const int32_t sum = halves[0] + halves[1];
+      std::memcpy(record + isa::kQuantScaleAt, &scale, sizeof scale);
+      std::memcpy(record + isa::kQuantSumAt, &sum, sizeof sum);
+      std::memcpy(record + isa::kQuantHalfSumsAt, halves, sizeof halves);
     }
   }
 }
@@ -443,7 +442,7 @@ void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, 
     return;
   }
   const std::byte* block = w + row / kLanes * isa::PackedLines(k, type) * isa::kLineBytes;
-  constexpr int64_t kPart = isa::kQuantSum;  // shares a scale in every type
+  constexpr int64_t kPart = 16;  // shares a scale in every type
   for (int64_t begin = 0; begin < k; begin += kPart) {
     const ChunkLane weights(ChunkOf(block, type, begin), type, row % kLanes);
     const int64_t first = begin % isa::ChunkSteps(type);

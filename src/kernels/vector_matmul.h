@@ -81,18 +81,12 @@ void MatMulOf(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
       RowPlace places[kTileRows];
       for (int64_t r = 0; r < rows; ++r) places[r] = PlaceOf(args, first + r);
       if constexpr (kQuantised) {
-        QuantisedRow x[kTileRows];
-        for (int64_t r = 0; r < rows; ++r) {
-          const std::byte* row = args.xq + places[r].row * args.xq_stride_bytes;
-          const int64_t begin = places[r].x_begin;
-          x[r] = {row + begin,
-                  reinterpret_cast<const float*>(row + isa::QuantisedScaleOffset(args.xq_steps)) +
-                      begin / isa::kQuantGroup,
-                  reinterpret_cast<const int32_t*>(row + isa::QuantisedSumOffset(args.xq_steps)) +
-                      begin / isa::kQuantSum};
-        }
-        QuantisedRows<V, kType>(rows, x, (args.k + isa::kQuantGroup - 1) / isa::kQuantGroup, blocks,
-                                ahead_bytes, count, acc, kPanel * kLanes);
+        const std::byte* x[kTileRows];
+        for (int64_t r = 0; r < rows; ++r)
+          x[r] = args.xq + places[r].row * args.xq_stride_bytes +
+                 places[r].x_begin / isa::kQuantGroup * isa::kQuantGroupBytes;
+        QuantisedRows<V, kType>(rows, x, isa::QuantisedGroups(args.k), blocks, ahead_bytes, count,
+                                acc, kPanel * kLanes);
       } else if (args.entries.entries != nullptr) {
         ListedRows<kTileRows> x;
         for (int64_t r = 0; r < rows; ++r)

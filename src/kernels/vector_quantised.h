@@ -13,17 +13,19 @@
 namespace millpower::kernels {
 namespace {
 
-// A quantised row, or the columns of one choice in it.
-struct QuantisedRow {
-  const std::byte* q;
-  const float* scale;  // of each 32
-  const int32_t* sum;  // of each 16
-};
-
 [[gnu::always_inline]] inline int32_t Word(const std::byte* four) {
   int32_t word;
   __builtin_memcpy(&word, four, sizeof word);
   return word;
+}
+
+[[gnu::always_inline]] inline float Scale(const std::byte* record) {
+  float scale;
+  __builtin_memcpy(&scale, record + isa::kQuantScaleAt, sizeof scale);
+  return scale;
+}
+[[gnu::always_inline]] inline int32_t Sum(const std::byte* record) {
+  return Word(record + isa::kQuantSumAt);
 }
 
 template <DType kType>
@@ -35,16 +37,15 @@ struct BlockLayout {
 };
 
 // The integer dot products of one group (of its half `kHalf`, for q6_k) of kRows rows and kBlocks
-// blocks. `lines` is the offset of the group's first line in each block, `q` of its first step.
+// blocks. `lines` is the offset of the group's first line in each block, x[r] row r's record.
 template <class V, DType kType, int kHalf, int kRows, int kBlocks>
-[[gnu::always_inline]] inline void GroupDots(const std::byte* const* x, int64_t q,
-                                             const QuantisedRow* rows, int64_t group,
-                                             const std::byte* const* w, int64_t lines,
-                                             int64_t ahead, typename V::Int (*dots)[kBlocks]) {
+[[gnu::always_inline]] inline void GroupDots(const std::byte* const* x, const std::byte* const* w,
+                                             int64_t lines, int64_t ahead,
+                                             typename V::Int (*dots)[kBlocks]) {
   if constexpr (kType == DType::kQ8_0) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const auto start = V::StartQ8(rows[r].sum + 2 * group);
+      const auto start = V::StartQ8(Sum(x[r]));
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) dots[r][b] = start;
     }
@@ -57,12 +58,12 @@ template <class V, DType kType, int kHalf, int kRows, int kBlocks>
         const auto weights = V::PrepareQ8(at);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-          dots[r][b] = V::DotQ8(dots[r][b], weights, Word(x[r] + q + 4 * line));
+          dots[r][b] = V::DotQ8(dots[r][b], weights, Word(x[r] + 4 * line));
       }
   } else if constexpr (kType == DType::kQ6_K) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const auto start = V::SetInt(-32 * rows[r].sum[2 * group + kHalf]);
+      const auto start = V::SetInt(-32 * Word(x[r] + isa::kQuantHalfSumsAt + 4 * kHalf));
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) dots[r][b] = start;
     }
@@ -77,8 +78,8 @@ template <class V, DType kType, int kHalf, int kRows, int kBlocks>
         const auto second = V::LoadBytes(at + isa::kLineBytes);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          auto small = V::DotSmall(V::ZeroSmall(), first, Word(x[r] + q + 8 * pair));
-          small = V::DotSmall(small, second, Word(x[r] + q + 8 * pair + 4));
+          auto small = V::DotSmall(V::ZeroSmall(), first, Word(x[r] + 16 * kHalf + 8 * pair));
+          small = V::DotSmall(small, second, Word(x[r] + 16 * kHalf + 8 * pair + 4));
           dots[r][b] = V::AddInt(dots[r][b], V::SumSmall(small));
         }
       }
@@ -99,24 +100,26 @@ template <class V, DType kType, int kHalf, int kRows, int kBlocks>
         const auto high = V::HighNibbles(bytes);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          small[r][b] = V::DotSmall(small[r][b], low, Word(x[r] + q + 8 * line));
-          small[r][b] = V::DotSmall(small[r][b], high, Word(x[r] + q + 8 * line + 4));
+          small[r][b] = V::DotSmall(small[r][b], low, Word(x[r] + 8 * line));
+          small[r][b] = V::DotSmall(small[r][b], high, Word(x[r] + 8 * line + 4));
         }
       }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const int32_t* sum = rows[r].sum + 2 * group;
-      const auto start = V::SetInt(kType == DType::kQ4_0 ? -8 * (sum[0] + sum[1]) : 0);
+      for (int b = 0; b < kBlocks; ++b) dots[r][b] = V::SumSmall(small[r][b]);
+      if constexpr (kType == DType::kQ4_0) {
+        const auto bias = V::SetInt(-8 * Sum(x[r]));
 #pragma GCC unroll 8
-      for (int b = 0; b < kBlocks; ++b) dots[r][b] = V::AddInt(V::SumSmall(small[r][b]), start);
+        for (int b = 0; b < kBlocks; ++b) dots[r][b] = V::AddInt(dots[r][b], bias);
+      }
     }
   }
 }
 
 // out[r * out_stride + b * 16 + lane] = row r times block b's lane, over `groups` groups of 32
-// steps, as kernels.h orders it.
+// steps, as kernels.h orders it. rows[r] is row r's first record.
 template <class V, DType kType, int kRows, int kBlocks>
-[[gnu::noinline]] void QuantisedTile(const QuantisedRow* rows, int64_t groups,
+[[gnu::noinline]] void QuantisedTile(const std::byte* const* rows, int64_t groups,
                                      const std::byte* const* blocks, int64_t ahead, float* out,
                                      int64_t out_stride) {
   using Float = typename V::Float;
@@ -128,7 +131,7 @@ template <class V, DType kType, int kRows, int kBlocks>
     for (int b = 0; b < kBlocks; ++b) acc[r][b] = V::Zero();
   const std::byte* x[kRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) x[r] = rows[r].q;
+  for (int r = 0; r < kRows; ++r) x[r] = rows[r];
   const std::byte* w[kBlocks];
 #pragma GCC unroll 8
   for (int b = 0; b < kBlocks; ++b) w[b] = blocks[b];
@@ -137,19 +140,18 @@ template <class V, DType kType, int kRows, int kBlocks>
     const int64_t chunk = group / Layout::kGroups * Layout::kChunkBytes;
     const int64_t in = group % Layout::kGroups;  // its number in the chunk
     const int64_t lines = chunk + Layout::kValuesAt + in * Layout::kGroupLines * isa::kLineBytes;
-    const int64_t q = group * isa::kQuantGroup;
     typename V::Int dots[kRows][kBlocks];
     // acc = fma(dot, scale * xs, acc)
     const auto add = [&](const Float* scale) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const Float xs = V::Set1(rows[r].scale[group]);
+        const Float xs = V::Set1(Scale(x[r]));
 #pragma GCC unroll 8
         for (int b = 0; b < kBlocks; ++b)
           acc[r][b] = V::Fma(V::FromInt(dots[r][b]), V::Mul(scale[b], xs), acc[r][b]);
       }
     };
-    GroupDots<V, kType, 0, kRows, kBlocks>(x, q, rows, group, w, lines, ahead, dots);
+    GroupDots<V, kType, 0, kRows, kBlocks>(x, w, lines, ahead, dots);
     Float scale[kBlocks];
 #pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) {
@@ -171,21 +173,21 @@ template <class V, DType kType, int kRows, int kBlocks>
                                  V::LoadU8(scales + 3 * isa::kLineBytes + in * kLanes));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          const int32_t* sum = rows[r].sum + 2 * group;
-          acc[r][b] = V::Fma(V::Set1(-static_cast<float>(sum[0] + sum[1])),
-                             V::Mul(min, V::Set1(rows[r].scale[group])), acc[r][b]);
+          acc[r][b] = V::Fma(V::Set1(-static_cast<float>(Sum(x[r]))),
+                             V::Mul(min, V::Set1(Scale(x[r]))), acc[r][b]);
         }
       }
     }
     if constexpr (kType == DType::kQ6_K) {
-      GroupDots<V, kType, 1, kRows, kBlocks>(x, q + isa::kQuantSum, rows, group, w,
-                                             lines + 4 * isa::kLineBytes, ahead, dots);
+      GroupDots<V, kType, 1, kRows, kBlocks>(x, w, lines + 4 * isa::kLineBytes, ahead, dots);
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b)
         scale[b] = V::Mul(V::LoadF16(w[b] + chunk),
                           V::LoadI8(w[b] + chunk + isa::kLineBytes + (2 * in + 1) * kLanes));
       add(scale);
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) x[r] += isa::kQuantGroupBytes;
   }
 
 #pragma GCC unroll 8
@@ -195,7 +197,7 @@ template <class V, DType kType, int kRows, int kBlocks>
 }
 
 template <class V, DType kType, int kRows, int kBlocks>
-void QuantisedBlocks(const QuantisedRow* rows, int64_t groups, const std::byte* const* blocks,
+void QuantisedBlocks(const std::byte* const* rows, int64_t groups, const std::byte* const* blocks,
                      int64_t ahead, int64_t block_count, float* out, int64_t out_stride) {
   int64_t b = 0;
   for (; b + kBlocks <= block_count; b += kBlocks)
@@ -207,7 +209,7 @@ void QuantisedBlocks(const QuantisedRow* rows, int64_t groups, const std::byte* 
 }
 
 template <class V, DType kType>
-void QuantisedRows(int64_t row_count, const QuantisedRow* rows, int64_t groups,
+void QuantisedRows(int64_t row_count, const std::byte* const* rows, int64_t groups,
                    const std::byte* const* blocks, int64_t ahead, int64_t block_count, float* out,
                    int64_t out_stride) {
   WithRows<V::kQuantisedRows>(row_count, [&]<int kRows>() {

@@ -97,16 +97,14 @@ float SumExp(const float* x, int64_t n, float offset, float scale) {
 template <class V>
 void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
   constexpr int64_t kGroup = isa::kQuantGroup;
-  static_assert(kGroup == 2 * kLanes && isa::kQuantSum == kLanes);
+  static_assert(kGroup == 2 * kLanes);
   const auto infinity = V::Set1(__builtin_inff());
   for (int64_t row = row_begin; row < row_end; ++row) {
     const float* x = args.x + row * args.x_stride;
-    std::byte* y = args.y + row * isa::QuantisedRowBytes(args.k);
-    auto* scale = reinterpret_cast<float*>(y + isa::QuantisedScaleOffset(args.k));
-    auto* sum = reinterpret_cast<int32_t*>(y + isa::QuantisedSumOffset(args.k));
-    for (int64_t begin = 0; begin < isa::QuantisedSteps(args.k); begin += kGroup) {
+    std::byte* record = args.y + row * isa::QuantisedRowBytes(args.k);
+    for (int64_t begin = 0; begin < args.k; begin += kGroup, record += isa::kQuantGroupBytes) {
       const int64_t left = args.k - begin;
-      const auto a = left > 0 ? LoadFirst<V>(left, x + begin) : V::Zero();
+      const auto a = LoadFirst<V>(left, x + begin);
       const auto b = left > kLanes ? LoadFirst<V>(left - kLanes, x + begin + kLanes) : V::Zero();
       const auto abs_a = V::Abs(a), abs_b = V::Abs(b);
       const bool finite =
@@ -117,11 +115,14 @@ void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
       const auto factor = V::Set1(inverse);
       const auto qa = zero ? V::SetInt(0) : V::RoundToInt(V::Mul(a, factor));
       const auto qb = zero ? V::SetInt(0) : V::RoundToInt(V::Mul(b, factor));
-      V::StoreI8(y + begin, qa);
-      V::StoreI8(y + begin + kLanes, qb);
-      scale[begin / kGroup] = !finite ? __builtin_nanf("") : zero ? 0.0f : largest / 127.0f;
-      sum[begin / kLanes] = V::SumLanes(qa);
-      sum[begin / kLanes + 1] = V::SumLanes(qb);
+      const float scale = !finite ? __builtin_nanf("") : zero ? 0.0f : largest / 127.0f;
+      const int32_t halves[] = {V::SumLanes(qa), V::SumLanes(qb)};
+      const int32_t sum = halves[0] + halves[1];
+      V::StoreI8(record, qa);
+      V::StoreI8(record + kLanes, qb);
+      __builtin_memcpy(record + isa::kQuantScaleAt, &scale, sizeof scale);
+      __builtin_memcpy(record + isa::kQuantSumAt, &sum, sizeof sum);
+      __builtin_memcpy(record + isa::kQuantHalfSumsAt, halves, sizeof halves);
     }
   }
 }

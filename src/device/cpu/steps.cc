@@ -103,7 +103,6 @@ class RmsNormStep final : public RowStep {
 void OpenActivations(const StepContext& context, const isa::Operand& x, kernels::MatMulArgs& args) {
   if (context.program.buffer(x).form == isa::Form::kQuantised) {
     args.xq = Whole(context, x);
-    args.xq_steps = x.cols;
     args.xq_stride_bytes = isa::QuantisedRowBytes(x.cols);
     return;
   }
