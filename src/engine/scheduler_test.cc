@@ -10,11 +10,6 @@
 namespace millpower::engine {
 namespace {
 
-int32_t PagesOf(int32_t tokens) {
-  const auto page = static_cast<int32_t>(isa::kPagePositions);
-  return (tokens + page - 1) / page;
-}
-
 // A Scheduler, and a model that takes part in every step it plans.
 class Steps {
  public:
