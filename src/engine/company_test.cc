@@ -2,6 +2,9 @@
 // prefixes, preemption or cancellation.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/rng.h"
 #include "engine/test_engine.h"
 
@@ -20,15 +23,22 @@ struct Arrival {
 // so that a failing seed fails again.
 class Traffic {
  public:
-  Traffic(std::vector<Arrival> arrivals, const LlmOptions& options, int64_t kv_pages)
+  // `deferred`: the device works in Complete, not in Submit.
+  Traffic(std::vector<Arrival> arrivals, const LlmOptions& options, int64_t kv_pages,
+          bool deferred = false)
       : arrivals_(std::move(arrivals)) {
-    served_ = Serve(options, kv_pages, [this](int64_t step, const device::Launch& launch) {
+    const auto submit = [this](int64_t step, const device::Launch& launch) {
       rows_ += launch.registers[0];
       SendUpTo(step);
       for (const Arrival& arrival : arrivals_)
         if (arrival.cancel_step == step) served_.engine->Cancel(arrival.request.id);
+      const EngineStats stats = served_.engine->Stats();
+      EXPECT_LE(stats.kv_pages_used + stats.kv_pages_cached, stats.kv_pages_total);
       return Result<void>();
-    });
+    };
+    const auto complete = [](int64_t step) -> Result<int64_t> { return 1000 + 13 * step; };
+    served_ =
+        Serve(options, kv_pages, {.submit = submit, .complete = complete, .deferred = deferred});
   }
 
   // All outputs, by id.
@@ -142,14 +152,47 @@ constexpr uint64_t kSchedules = 150;
 constexpr uint64_t kSchedules = 2000;
 #endif
 
+// Sampling parameters of every kind.
+SamplingParams RandomParams(Rng& rng) {
+  auto pick = [&](int64_t low, int64_t high) {
+    return static_cast<int32_t>(
+        low + static_cast<int64_t>(rng.Below(static_cast<uint64_t>(high - low + 1))));
+  };
+  SamplingParams params;
+  params.temperature = rng.Below(2) == 0 ? 0.0f : rng.Uniform(0.2f, 2.0f);
+  params.top_k = rng.Below(2) == 0 ? 0 : pick(1, 70);
+  params.top_p = rng.Below(2) == 0 ? 1.0f : rng.Uniform(0.05f, 1.0f);
+  params.min_p = rng.Below(3) == 0 ? rng.Uniform(0.0f, 0.5f) : 0.0f;
+  params.seed = rng.Next();
+  params.max_tokens = pick(0, 60);
+  params.logprobs = pick(-1, 3);
+  params.prompt_logprobs = rng.Below(3) == 0;
+  if (rng.Below(3) == 0) params.stop_token_ids = {pick(0, device::kTestVocab - 1)};
+  if (rng.Below(3) == 0) params.min_tokens = pick(0, params.max_tokens);
+  if (rng.Below(3) == 0) params.frequency_penalty = rng.Uniform(-2, 2);
+  if (rng.Below(3) == 0) params.presence_penalty = rng.Uniform(-2, 2);
+  if (rng.Below(3) == 0) params.repetition_penalty = rng.Uniform(0.5f, 2);
+  for (int32_t token = 0; rng.Below(3) == 0 && token < device::kTestVocab; token += pick(1, 30))
+    params.logit_bias.push_back({token, rng.Below(4) == 0 ? -INFINITY : rng.Uniform(-9, 9)});
+  return params;
+}
+
+// Several callers and classes, shared beginnings and equal prompts, small KV memories, chunks,
+// cancellation, verdicts, budgets that are extended late: every request gets the bits it gets
+// alone, or the beginning of them.
 TEST(Company, ChangesNothingOnRandomSchedules) {
-  const Served reference = Serve();
+  const Served reference = Serve({.prefix_cache = false});
+  int64_t cached_tokens = 0, preemptions = 0, budgets_spent = 0;
   for (uint64_t seed = 1; seed <= kSchedules; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     auto pick = [&](int64_t low, int64_t high) {
       return low + static_cast<int64_t>(rng.Below(static_cast<uint64_t>(high - low + 1)));
     };
+    const bool has_ledger = rng.Below(2) == 0;
+    TestLedger ledger(/*late=*/rng.Below(4) == 0);
+    std::map<std::string, int64_t> budgets;
+    const std::vector<int32_t> beginning = RandomPrompt(rng, kContext - 1);
     std::vector<Arrival> arrivals;
     std::map<std::string, Output> alone;
     int64_t step = 0;
@@ -157,27 +200,26 @@ TEST(Company, ChangesNothingOnRandomSchedules) {
       Arrival arrival;
       const std::string id = std::to_string(arrivals.size());
       const int64_t size = pick(1, pick(1, kContext - 1));
-      SamplingParams params;
-      params.temperature = rng.Below(2) == 0 ? 0.0f : rng.Uniform(0.2f, 2.0f);
-      params.top_k = rng.Below(2) == 0 ? 0 : static_cast<int32_t>(pick(1, 70));
-      params.top_p = rng.Below(2) == 0 ? 1.0f : rng.Uniform(0.05f, 1.0f);
-      params.min_p = rng.Below(3) == 0 ? rng.Uniform(0.0f, 0.5f) : 0.0f;
-      params.seed = rng.Next();
-      params.max_tokens = static_cast<int32_t>(pick(0, 60));
-      params.logprobs = static_cast<int32_t>(pick(-1, 3));
-      params.prompt_logprobs = rng.Below(3) == 0;
-      if (rng.Below(3) == 0) params.stop_token_ids = {static_cast<int32_t>(rng.Below(64))};
-      arrival.request = Ask(id, RandomPrompt(rng, size), params);
+      std::vector<int32_t> prompt = RandomPrompt(rng, size);
+      if (rng.Below(2) == 0) std::copy_n(beginning.begin(), pick(0, size), prompt.begin());
+      if (rng.Below(4) == 0 && !arrivals.empty()) prompt = arrivals.back().request.prompt;
+      arrival.request = Ask(id, prompt, RandomParams(rng));
+      arrival.request.caller = rng.Below(2) == 0 ? "" : "other";
+      arrival.request.priority = static_cast<Priority>(pick(0, kPriorityCount - 1));
       arrival.step = step += static_cast<int64_t>(rng.Below(2)) * pick(0, 20);
       if (rng.Below(5) == 0) arrival.cancel_step = arrival.step + pick(0, 20);
       if (rng.Below(5) == 0) arrival.stop_after = pick(1, 20);
       alone[id] = RunAlone(*reference.engine, arrival.request);
       arrivals.push_back(arrival);
+      budgets[id] = rng.Below(2) == 0 ? 1000 : pick(0, 60);
+      ledger.Open(id, budgets[id], pick(1, 30));
     }
     Traffic traffic(arrivals,
                     {.max_num_seqs = static_cast<int32_t>(pick(1, 6)),
-                     .max_batch_tokens = static_cast<int32_t>(pick(1, pick(1, 32)))},
-                    pick(5, pick(5, 30)));
+                     .max_batch_tokens = static_cast<int32_t>(pick(1, pick(1, 32))),
+                     .prefix_cache = rng.Below(4) != 0,
+                     .hooks = has_ledger ? &ledger : nullptr},
+                    pick(5, pick(5, 30)), /*deferred=*/rng.Below(2) == 0);
     const auto outputs = traffic.Run();
     ASSERT_EQ(outputs.size(), arrivals.size());
     for (const Arrival& arrival : arrivals) {
@@ -194,19 +236,41 @@ TEST(Company, ChangesNothingOnRandomSchedules) {
       } else if (output.finish == FinishReason::kCancelled) {
         ASSERT_GE(arrival.cancel_step, 0);
         ASSERT_LE(output.tokens.size(), expected.tokens.size());
+      } else if (output.finish == FinishReason::kBudget) {
+        ASSERT_TRUE(has_ledger);
+        ASSERT_EQ(std::ssize(output.tokens), budgets[id]);
+        ASSERT_LT(output.tokens.size(), expected.tokens.size());
+        ++budgets_spent;
       } else {
         ASSERT_EQ(output.finish, expected.finish);
         ASSERT_EQ(output.tokens.size(), expected.tokens.size());
         ASSERT_EQ(Bits(output.prompt), Bits(expected.prompt));
+        ASSERT_EQ(output.usage.prompt_tokens, std::ssize(arrival.request.prompt));
       }
-      const std::vector<TokenInfo> beginning(expected.tokens.begin(),
-                                             expected.tokens.begin() + std::ssize(output.tokens));
-      ASSERT_EQ(Bits(output.tokens), Bits(beginning));
+      const std::vector<TokenInfo> first(expected.tokens.begin(),
+                                         expected.tokens.begin() + std::ssize(output.tokens));
+      ASSERT_EQ(Bits(output.tokens), Bits(first));
     }
-    ASSERT_EQ(traffic.stats().kv_pages_used, 0);
-    ASSERT_EQ(traffic.stats().requests_finished, std::ssize(arrivals));
-    ASSERT_EQ(traffic.stats().requests_running + traffic.stats().requests_waiting, 0);
+    const EngineStats& stats = traffic.stats();
+    ASSERT_EQ(stats.kv_pages_used, 0);
+    ASSERT_EQ(stats.requests_finished, std::ssize(arrivals));
+    ASSERT_EQ(stats.requests_running + stats.requests_waiting, 0);
+    cached_tokens += stats.cached_prompt_tokens;
+    preemptions += stats.preemptions;
+    if (!has_ledger) continue;
+    int64_t device_ns = 0, generated = 0;
+    for (const auto& [id, account] : ledger.accounts()) {
+      ASSERT_EQ(account.finished, 1);
+      ASSERT_EQ(account.usage.completion_tokens, outputs.at(id).usage.completion_tokens);
+      device_ns += account.usage.device_ns;
+      generated += account.usage.completion_tokens;
+    }
+    ASSERT_EQ(device_ns, stats.device_busy_ns);
+    ASSERT_EQ(generated, stats.generated_tokens);
   }
+  EXPECT_GT(cached_tokens, static_cast<int64_t>(kSchedules));
+  EXPECT_GT(preemptions, static_cast<int64_t>(kSchedules) / 4);
+  EXPECT_GT(budgets_spent, static_cast<int64_t>(kSchedules) / 4);
 }
 
 }  // namespace

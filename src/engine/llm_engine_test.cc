@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "engine/test_engine.h"
@@ -118,6 +119,24 @@ TEST(LlmEngine, NamesBadParameters) {
       {"max_tokens", [](Request& r) { r.sampling.max_tokens = -1; }},
       {"logprobs", [](Request& r) { r.sampling.logprobs = kMaxTopLogprobs + 1; }},
       {"logprobs", [](Request& r) { r.sampling.logprobs = -2; }},
+      {"min_tokens", [](Request& r) { r.sampling.min_tokens = -1; }},
+      {"min_tokens", [](Request& r) { r.sampling.min_tokens = 5; }},  // of 4 at most
+      {"frequency_penalty", [](Request& r) { r.sampling.frequency_penalty = 2.1f; }},
+      {"frequency_penalty", [&](Request& r) { r.sampling.frequency_penalty = nan; }},
+      {"presence_penalty", [](Request& r) { r.sampling.presence_penalty = -2.1f; }},
+      {"presence_penalty", [&](Request& r) { r.sampling.presence_penalty = nan; }},
+      {"repetition_penalty", [](Request& r) { r.sampling.repetition_penalty = 0; }},
+      {"repetition_penalty", [](Request& r) { r.sampling.repetition_penalty = 2.1f; }},
+      {"repetition_penalty", [&](Request& r) { r.sampling.repetition_penalty = nan; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{device::kTestVocab, 1}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{-1, 1}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, 100.5f}}; }},
+      {"logit_bias", [&](Request& r) { r.sampling.logit_bias = {{3, nan}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, INFINITY}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, 1}, {4, 1}, {3, 2}}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids = {device::kTestVocab}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids = {-1}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids.assign(1025, 1); }},
   };
   for (const auto& [param, spoil] : cases) {
     const Error error = error_of(spoil);
@@ -224,10 +243,11 @@ TEST(LlmEngine, TheSinkCanStopOrCancel) {
 TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step == 5) engine.load()->Cancel("a");  // while step 5 is under way
-    return {};
-  });
+  Served served =
+      Serve({}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+              if (step == 5) engine.load()->Cancel("a");  // while step 5 is under way
+              return {};
+            }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(60)), inbox.For("a")));
   inbox.Wait("a");
@@ -235,7 +255,7 @@ TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
   const Output output = inbox.Get("a");
   EXPECT_EQ(output.finish, FinishReason::kCancelled);
   EXPECT_EQ(output.tokens.size(), 6u);  // steps 0 to 5
-  EXPECT_EQ(output.calls, 7);           // and one that says so
+  EXPECT_EQ(output.calls, 6);           // the last of them says so
   EXPECT_EQ(output.calls_after, 0);
   EXPECT_EQ(output.usage.completion_tokens, 6);
   EXPECT_EQ(served.engine->Stats().requests_cancelled, 1);
@@ -245,14 +265,14 @@ TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
 TEST(LlmEngine, CancelReachesThoseThatWaitAndNobodyElse) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served =
-      Serve({.max_num_seqs = 1}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
+  Served served = Serve(
+      {.max_num_seqs = 1}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
         if (step != 0) return {};
         EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(60)), inbox.For("b")));
         engine.load()->Cancel("b");
         engine.load()->Cancel("nobody");
         return {};
-      });
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(5)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").tokens.size(), 5u);
@@ -266,24 +286,24 @@ TEST(LlmEngine, CancelReachesThoseThatWaitAndNobodyElse) {
 TEST(LlmEngine, ALateCancelIsForgotten) {
   Inbox inbox, second;
   std::atomic<Engine*> engine = nullptr;
-  // "b" is told of a step after "a": when it hears of the step in which "a" ends, "a" is over, and
-  // the engine has not yet looked at what it was asked to cancel during that step.
-  const auto resubmit = [&](const Delta& delta) {
-    if (delta.usage.completion_tokens == 2) {
-      EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(4)), second.For("a")));
-    }
-    return Verdict::kContinue;
-  };
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step == 0) {
-      EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(2)), inbox.For("a")));
-      EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(9)), inbox.For("b", resubmit)));
-    }
-    if (step == 2) engine.load()->Cancel("a");
-    return {};
-  });
+  // "a" ends with step 1; its sink hears of it while step 2, of "b" alone, is under way.
+  Served served =
+      Serve({}, 30,
+            {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+               if (step == 0) {
+                 EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(9)), inbox.For("b")));
+               }
+               if (step == 2) engine.load()->Cancel("a");
+               return {};
+             },
+             .complete = [&](int64_t step) -> Result<int64_t> {
+               if (step == 2) {
+                 EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(4)), second.For("a")));
+               }
+               return 1;
+             }});
   engine = served.engine.get();
-  ASSERT_TRUE(served.engine->Submit(Ask("first", kPrompt, Greedy(1)), inbox.For("first")));
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(2)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").finish, FinishReason::kLength);
   EXPECT_EQ(inbox.Wait("b").finish, FinishReason::kLength);
   const Output output = second.Wait("a");
@@ -294,13 +314,14 @@ TEST(LlmEngine, ALateCancelIsForgotten) {
 TEST(LlmEngine, AnIdInUseIsRefused) {
   Inbox inbox, other;
   std::atomic<Engine*> engine = nullptr;
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step != 1) return {};
-    const auto submitted = engine.load()->Submit(Ask("a", kPrompt, Greedy(5)), other.For("a"));
-    EXPECT_FALSE(submitted);
-    EXPECT_EQ(submitted.error().param, "id");
-    return {};
-  });
+  Served served = Serve(
+      {}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+        if (step != 1) return {};
+        const auto submitted = engine.load()->Submit(Ask("a", kPrompt, Greedy(5)), other.For("a"));
+        EXPECT_FALSE(submitted);
+        EXPECT_EQ(submitted.error().param, "id");
+        return {};
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(5)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").tokens.size(), 5u);
@@ -312,7 +333,7 @@ TEST(LlmEngine, OneMoreThanTheQueueHoldsIsRefused) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
   Served served = Serve({.max_num_seqs = 1, .max_queue = 2}, 30,
-                        [&](int64_t step, const device::Launch&) -> Result<void> {
+                        {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
                           if (step != 1) return {};  // "a" runs, nobody waits
                           for (const char* id : {"b", "c", "d"}) {
                             const auto submitted =
@@ -323,12 +344,34 @@ TEST(LlmEngine, OneMoreThanTheQueueHoldsIsRefused) {
                             EXPECT_THAT(submitted.error().message, HasSubstr("2 requests"));
                           }
                           return {};
-                        });
+                        }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(4)), inbox.For("a")));
   for (const char* id : {"a", "b", "c"}) EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength);
   served.engine->Drain(kSecond);
   EXPECT_EQ(inbox.Get("d").calls, 0);
+}
+
+// A request that finds a place at once does not count as waiting, whatever the queue.
+TEST(LlmEngine, TheQueueHoldsOnlyThoseWithoutAPlace) {
+  Inbox inbox;
+  std::atomic<Engine*> engine = nullptr;
+  Served served = Serve({.max_num_seqs = 4, .max_queue = 0}, 30,
+                        {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+                          if (step != 0) return {};
+                          for (const char* id : {"b", "c", "d", "e"}) {
+                            const auto submitted =
+                                engine.load()->Submit(Ask(id, kPrompt, Greedy(2)), inbox.For(id));
+                            EXPECT_EQ(submitted.has_value(), *id != 'e') << id;
+                          }
+                          EXPECT_EQ(engine.load()->Stats().requests_running, 1);
+                          EXPECT_EQ(engine.load()->Stats().requests_waiting, 3);
+                          return {};
+                        }});
+  engine = served.engine.get();
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
+  for (const char* id : {"a", "b", "c", "d"})
+    EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength);
 }
 
 TEST(LlmEngine, SeedsDecide) {
@@ -347,14 +390,15 @@ TEST(LlmEngine, SeedsDecide) {
 // depend on how the prompt came about.
 TEST(LlmEngine, DrawsAreNumberedByTheOutput) {
   std::vector<int32_t> counters;
-  const Served served = Serve({}, 30, [&](int64_t, const device::Launch& launch) -> Result<void> {
-    const auto program = device::SoundProgram(device::TestModelText());
-    const auto& words = launch.inputs[static_cast<size_t>(program->FindBuffer("sampling"))];
-    counters.push_back(words[isa::kSampleCounter]);
-    EXPECT_EQ(words[isa::kSampleSeedLow], 7);
-    EXPECT_EQ(words[isa::kSampleSeedHigh], 9);
-    return {};
-  });
+  const Served served = Serve(
+      {}, 30, {.submit = [&](int64_t, const device::Launch& launch) -> Result<void> {
+        const auto program = device::SoundProgram(device::TestModelText());
+        const auto& words = launch.inputs[static_cast<size_t>(program->FindBuffer("sampling"))];
+        counters.push_back(words[isa::kSampleCounter]);
+        EXPECT_EQ(words[isa::kSampleSeedLow], 7);
+        EXPECT_EQ(words[isa::kSampleSeedHigh], 9);
+        return {};
+      }});
   RunAlone(*served.engine, Ask("", kPrompt, {.seed = uint64_t{9} << 32 | 7, .max_tokens = 4}));
   EXPECT_EQ(counters, (std::vector<int32_t>{0, 1, 2, 3}));
 }
@@ -449,11 +493,11 @@ TEST(LlmEngine, DrainLetsTheLiveOnesFinish) {
   served.engine->Drain(kSecond);
 }
 
-HookedProgram::Hook Slowly() {
-  return [](int64_t, const device::Launch&) -> Result<void> {
+Hooked Slowly() {
+  return {.submit = [](int64_t, const device::Launch&) -> Result<void> {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return {};
-  };
+  }};
 }
 
 TEST(LlmEngine, DrainCancelsWhatIsLeftAfterItsTime) {
@@ -487,15 +531,15 @@ TEST(LlmEngine, DestructionCancelsWhatIsLive) {
 TEST(LlmEngine, ADeviceThatFailsEndsItsRequestsAndNoOthers) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served =
-      Serve({.max_num_seqs = 2}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
+  Served served = Serve(
+      {.max_num_seqs = 2}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
         for (const char* id : {"b", "c"}) {
           if (step != 0) break;
           EXPECT_TRUE(engine.load()->Submit(Ask(id, kPrompt, Greedy(9)), inbox.For(id)));
         }
         if (step == 3) return Fail(ErrorCode::kIo, "the chip caught fire");
         return {};
-      });
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
   for (const char* id : {"a", "b"}) {

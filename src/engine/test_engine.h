@@ -5,11 +5,15 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -206,5 +210,103 @@ inline Output RunAlone(Engine& engine, Request request) {
     std::this_thread::yield();
   return output;
 }
+
+// A ledger that gives every request a budget, in slices, and checks what the engine does with it.
+// With `late`, it answers from a thread of its own.
+class TestLedger final : public Hooks {
+ public:
+  struct Account {
+    int64_t budget = std::numeric_limits<int64_t>::max();
+    int64_t slice = 1;
+    int64_t granted = 0;
+    int admitted = 0, extended = 0, finished = 0;
+    Usage usage;
+    std::optional<FinishReason> reason;
+  };
+
+  explicit TestLedger(bool late) {
+    if (late) thread_ = std::jthread([this](std::stop_token stop) { AnswerLate(stop); });
+  }
+
+  // Before the request is submitted.
+  void Open(const std::string& id, int64_t budget, int64_t slice) {
+    const std::lock_guard lock(mutex_);
+    accounts_[id].budget = budget;
+    accounts_[id].slice = slice;
+  }
+  // What Finish answers from now on.
+  void FailPosts(const Error& error) {
+    const std::lock_guard lock(mutex_);
+    post_error_ = error;
+  }
+  std::map<std::string, Account> accounts() {
+    const std::lock_guard lock(mutex_);
+    return accounts_;
+  }
+
+  Result<int64_t> Admit(const Request& request) override {
+    const std::lock_guard lock(mutex_);
+    Account& account = accounts_[request.id];
+    if (account.budget < 0) return Fail(ErrorCode::kNoCapacity, "no money", "caller");
+    EXPECT_EQ(account.admitted++, 0);
+    return Slice(account);
+  }
+
+  void Extend(const std::string& id, const Usage& so_far,
+              std::function<void(Result<int64_t>)> answer) override {
+    const std::lock_guard lock(mutex_);
+    Account& account = accounts_[id];
+    EXPECT_EQ(account.finished, 0) << id;
+    // Before the last token granted, or when there was none.
+    EXPECT_EQ(so_far.completion_tokens, std::max<int64_t>(account.granted - 1, 0)) << id;
+    ++account.extended;
+    Answer([answer = std::move(answer), more = Slice(account)] { answer(more); });
+  }
+
+  void Finish(const std::string& id, const Usage& usage, FinishReason reason,
+              std::function<void(Result<void>)> posted) override {
+    const std::lock_guard lock(mutex_);
+    Account& account = accounts_[id];
+    EXPECT_EQ(account.admitted, 1) << id;
+    EXPECT_EQ(account.finished++, 0) << id;
+    EXPECT_LE(usage.completion_tokens, account.granted) << id;
+    account.usage = usage;
+    account.reason = reason;
+    Result<void> result;
+    if (post_error_) result = std::unexpected(*post_error_);
+    Answer([result, posted = std::move(posted)] { posted(result); });
+  }
+
+ private:
+  int64_t Slice(Account& account) {
+    const int64_t more = std::min(account.slice, account.budget - account.granted);
+    account.granted += more;
+    return more;
+  }
+
+  void Answer(std::function<void()> answer) {
+    if (!thread_.joinable()) return answer();
+    answers_.push_back(std::move(answer));
+    changed_.notify_all();
+  }
+
+  void AnswerLate(std::stop_token stop) {
+    std::unique_lock lock(mutex_);
+    while (changed_.wait(lock, stop, [this] { return !answers_.empty(); })) {
+      const auto answer = std::move(answers_.front());
+      answers_.pop_front();
+      lock.unlock();
+      answer();
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::map<std::string, Account> accounts_;
+  std::optional<Error> post_error_;
+  std::deque<std::function<void()>> answers_;
+  std::jthread thread_;
+};
 
 }  // namespace millpower::engine
