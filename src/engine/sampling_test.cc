@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/rng.h"
 #include "engine/adjustments.h"
 #include "engine/test_engine.h"
 #include "isa/sampling.h"
@@ -202,6 +203,99 @@ TEST(Launches, ARequestThatNeedsMoreThanAStepTakesIsRefused) {
   EXPECT_EQ(error_of(biased).param, "logit_bias");
   biased.repetition_penalty = 1.1f;
   EXPECT_EQ(error_of(biased).param, "repetition_penalty");
+}
+
+// --- what comes out ---
+
+TEST(Sampling, ABiasCanForceOrForbidAToken) {
+  const Served served = Serve();
+  SamplingParams params = Greedy(6);
+  params.logit_bias = {{37, 100}};
+  EXPECT_EQ(Ids(RunAlone(*served.engine, Ask("", kPrompt, params))), std::vector<int32_t>(6, 37));
+  // Logprobs are the model's own, whatever the bias.
+  const Output free = RunAlone(*served.engine, Ask("", kPrompt, Greedy(1)));
+  const Output forced = RunAlone(*served.engine, Ask("", kPrompt, params));
+  EXPECT_EQ(forced.tokens[0].top[0].token, free.tokens[0].token);
+  EXPECT_EQ(forced.tokens[0].top[0].logprob, free.tokens[0].logprob);
+  EXPECT_LT(forced.tokens[0].logprob, free.tokens[0].logprob);
+
+  params = Greedy(1);
+  params.logit_bias = {{free.tokens[0].token, -INFINITY}};
+  EXPECT_EQ(Ids(RunAlone(*served.engine, Ask("", kPrompt, params)))[0],
+            free.tokens[0].top[1].token);
+}
+
+TEST(Sampling, NothingEndsTheOutputBeforeMinTokens) {
+  const Served served = Serve({.eos_ids = {41}});
+  for (const int32_t end : {41, 42}) {
+    for (const int32_t min_tokens : {0, 1, 5}) {
+      SamplingParams params = Greedy(20);
+      params.logit_bias = {{end, 100}};
+      params.stop_token_ids = {42};
+      params.min_tokens = min_tokens;
+      const Output output = RunAlone(*served.engine, Ask("", kPrompt, params));
+      EXPECT_EQ(output.finish, FinishReason::kStop);
+      EXPECT_EQ(std::ssize(output.tokens), min_tokens + 1);
+      EXPECT_EQ(output.tokens.back().token, end);
+    }
+  }
+}
+
+// Against the definition, by the model's own logprobs of the 20 likeliest tokens: greedy takes the
+// one that is best after the penalties.
+TEST(Sampling, PenaltiesAreOpenAis) {
+  const Served served = Serve({.max_batch_tokens = 5});
+  Rng rng(5);
+  for (int run = 0; run < 20; ++run) {
+    SCOPED_TRACE("run " + std::to_string(run));
+    SamplingParams params{.temperature = 0,
+                          .max_tokens = 60,
+                          .frequency_penalty = rng.Uniform(0, 1),
+                          .presence_penalty = rng.Uniform(0, 1),
+                          .ignore_eos = true,
+                          .logprobs = kMaxTopLogprobs};
+    const Output output = RunAlone(*served.engine, Ask("", kPrompt, params));
+    std::map<int32_t, int> counts;
+    int decided = 0;
+    for (const TokenInfo& info : output.tokens) {
+      auto value = [&](const Alternative& alternative) {
+        const int count = counts[alternative.token];
+        return double{alternative.logprob} - double{params.frequency_penalty} * count -
+               (count > 0 ? double{params.presence_penalty} : 0);
+      };
+      const auto best = std::ranges::max_element(info.top, {}, value);
+      // Those that are not listed have no more than the last one's logprob.
+      const bool is_certain = value(*best) > info.top.back().logprob;
+      if (is_certain) {
+        EXPECT_EQ(info.token, best->token);
+      }
+      decided += is_certain;
+      ++counts[info.token];
+    }
+    EXPECT_GT(decided, 30);
+  }
+}
+
+TEST(Sampling, RepetitionPenalisesThePromptToo) {
+  const Served served = Serve();
+  SamplingParams params = Greedy(40);
+  const Output free = RunAlone(*served.engine, Ask("", kPrompt, params));
+  params.repetition_penalty = 2;
+  const Output penalised = RunAlone(*served.engine, Ask("", kPrompt, params));
+  auto repeats = [](const Output& output) {
+    std::set<int32_t> seen(kPrompt.begin(), kPrompt.end());
+    int count = 0;
+    for (const int32_t token : Ids(output)) count += !seen.insert(token).second;
+    return count;
+  };
+  EXPECT_LT(repeats(penalised), repeats(free));
+  // The first token is drawn from logits of which only the prompt's tokens are changed.
+  std::vector<int32_t> all(device::kTestVocab);
+  for (int32_t i = 0; i < device::kTestVocab; ++i) all[static_cast<size_t>(i)] = i;
+  params.max_tokens = 1;
+  params.logprobs = kMaxTopLogprobs;
+  const Output whole = RunAlone(*served.engine, Ask("", all, params));
+  EXPECT_EQ(whole.tokens[0].token, whole.tokens[0].top[0].token);  // all alike: the order stays
 }
 
 }  // namespace
