@@ -24,6 +24,7 @@ struct LoadOptions {
   int64_t max_num_seqs = 64;                    // likewise: sequences of one launch
   int threads = 1;                              // for packing
   bool show_progress = true;                    // on standard error, when it is a terminal
+  isa::Progress on_progress = nullptr;          // told besides: bytes read or packed
 };
 
 struct LoadedModel {
