@@ -18,6 +18,7 @@ Command AddRun(CLI::App& app);
 Command AddCompile(CLI::App& app);
 Command AddInspect(CLI::App& app);
 Command AddBench(CLI::App& app);
+Command AddPerplexity(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {
