@@ -144,7 +144,8 @@ double EngineLogprob(Session& session, const std::vector<int32_t>& prompt) {
   bool done = false;
   double sum = 0;
   engine::Request request;
-  request.id = "prompt";
+  static int count = 0;  // the engine may still know a request that has just finished
+  request.id = "prompt-" + std::to_string(count++);
   request.prompt = prompt;
   request.sampling.max_tokens = 0;
   request.sampling.logprobs = 0;
@@ -158,6 +159,7 @@ double EngineLogprob(Session& session, const std::vector<int32_t>& prompt) {
         return engine::Verdict::kContinue;
       });
   EXPECT_TRUE(submitted);
+  if (!submitted) return 0;
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return done; });
   return sum;
