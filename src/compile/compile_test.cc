@@ -8,135 +8,14 @@
 #include <cstring>
 #include <functional>
 
-#include "base/check.h"
-#include "base/rng.h"
+#include "compile/test_graph.h"
 #include "isa/encoding.h"
-#include "isa/sampling.h"
 #include "isa/verify.h"
 
 namespace millpower::compile {
 namespace {
 
-using ir::Constant;
-using ir::Op;
-using ir::Symbol;
-using ir::ValueId;
 using testing::HasSubstr;
-
-// The sizes of a small Qwen3; odd ones, so that nothing fits its blocks by chance.
-struct Sizes {
-  int64_t layers = 2;
-  int64_t vocab = 37;
-  int64_t hidden = 21;
-  int64_t inner = 27;
-  int64_t heads = 3;
-  int64_t kv_heads = 1;
-  int64_t head_dim = 6;
-  bool tied = false;
-  bool bias = false;
-  DType dtype = DType::kF32;
-};
-
-// The graph as the importer builds it.
-class Builder {
- public:
-  explicit Builder(const Sizes& sizes) : sizes_(sizes) {
-    graph_.name = "small";
-    graph_.facts = {{"vocab_size", sizes.vocab}};
-    for (const auto& [name, max] : std::vector<std::pair<const char*, int64_t>>{{"rows", 16},
-                                                                                {"seqs", 4},
-                                                                                {"picked", 4},
-                                                                                {"adjusts", 9},
-                                                                                {"page_entries", 8},
-                                                                                {"pages", 32}})
-      graph_.AddSymbol(name, max);
-    const auto input = [this](const char* name, ir::Shape shape,
-                              std::optional<ir::Dim> bound = std::nullopt) {
-      return graph_.AddInput(name, DType::kI32, std::move(shape), std::move(bound));
-    };
-    tokens = input("tokens", {Symbol("rows")}, Constant(sizes.vocab));
-    positions = input("positions", {Symbol("rows")});
-    sequences = input("sequences", {Symbol("seqs"), Constant(4)});
-    pages = input("pages", {Symbol("page_entries")}, Symbol("pages"));
-    picked_rows = input("picked_rows", {Symbol("picked")}, Symbol("rows"));
-    sampling = input("sampling", {Symbol("picked"), Constant(isa::kSampleParamWords)});
-    adjust_tokens = input("adjust_tokens", {Symbol("adjusts")}, Constant(sizes.vocab));
-    adjustments = input("adjustments", {Symbol("adjusts"), Constant(isa::kSampleAdjustmentWords)});
-  }
-
-  ValueId Weight(const std::string& name, std::vector<int64_t> shape) {
-    ir::Shape dims;
-    for (const int64_t size : shape) dims.push_back(Constant(size));
-    return graph_.AddWeight(name, sizes_.dtype, dims);
-  }
-  ValueId Add(Op op, const std::string& name, std::vector<ValueId> inputs,
-              ir::Attributes attributes = {}) {
-    const auto added = graph_.AddNode(op, name, std::move(inputs), std::move(attributes));
-    CHECK(added) << added.error().message;
-    return *added;
-  }
-  ValueId Norm(const std::string& name, ValueId x, int64_t group) {
-    return Add(Op::kRmsNorm, name, {x, Weight(name + ".weight", {group})},
-               {{"group", group}, {"epsilon", 1e-6}});
-  }
-  ValueId Linear(const std::string& name, ValueId x, int64_t n, int64_t k, bool bias = false) {
-    const ValueId weight = Weight(name + ".weight", {n, k});
-    return Add(Op::kLinear, name, {x, weight, bias ? Weight(name + ".bias", {n}) : ir::kNoValue});
-  }
-
-  ValueId Layer(ValueId h, ValueId table, int64_t layer) {
-    const std::string at = std::to_string(layer) + ".";
-    const int64_t hidden = sizes_.hidden, dim = sizes_.head_dim;
-    const ValueId x = Norm(at + "attn_norm", h, hidden);
-    const ValueId q = Linear(at + "q", x, sizes_.heads * dim, hidden, sizes_.bias);
-    const ValueId k = Linear(at + "k", x, sizes_.kv_heads * dim, hidden, sizes_.bias);
-    const ValueId v = Linear(at + "v", x, sizes_.kv_heads * dim, hidden, sizes_.bias);
-    const ValueId q_rotated = Add(Op::kRope, at + "q_rope", {Norm(at + "q_norm", q, dim), table},
-                                  {{"heads", sizes_.heads}});
-    const ValueId k_rotated = Add(Op::kRope, at + "k_rope", {Norm(at + "k_norm", k, dim), table},
-                                  {{"heads", sizes_.kv_heads}});
-    const ValueId mixed =
-        Add(Op::kAttention, at + "attn", {q_rotated, k_rotated, v, sequences, pages},
-            {{"layer", layer},
-             {"heads", sizes_.heads},
-             {"kv_heads", sizes_.kv_heads},
-             {"head_dim", dim},
-             {"scale", 0.4}});
-    const ValueId mid = Add(Op::kAdd, at + "attn_add",
-                            {h, Linear(at + "o", mixed, hidden, sizes_.heads * dim, sizes_.bias)});
-    const ValueId y = Norm(at + "mlp_norm", mid, hidden);
-    const ValueId gate = Linear(at + "gate", y, sizes_.inner, hidden);
-    const ValueId up = Linear(at + "up", y, sizes_.inner, hidden);
-    const ValueId product = Add(Op::kMul, at + "gated", {Add(Op::kSilu, at + "silu", {gate}), up});
-    return Add(Op::kAdd, at + "mlp_add", {mid, Linear(at + "down", product, hidden, sizes_.inner)});
-  }
-
-  ir::Graph Model() {
-    const ValueId embedding = Weight("embed", {sizes_.vocab, sizes_.hidden});
-    ValueId h = Add(Op::kEmbedding, "embedded", {embedding, tokens});
-    const ValueId frequencies =
-        graph_.AddWeight("inv_freq", DType::kF32, {Constant(sizes_.head_dim / 2)},
-                         std::vector<float>{1.0f, 0.1f, 0.01f});
-    const ValueId table = Add(Op::kRopeTable, "table", {positions, frequencies}, {{"scale", 1.0}});
-    for (int64_t layer = 0; layer < sizes_.layers; ++layer) h = Layer(h, table, layer);
-    const ValueId last =
-        Norm("norm", Add(Op::kSelectRows, "last", {h, picked_rows}), sizes_.hidden);
-    const ValueId head = sizes_.tied ? embedding : Weight("head", {sizes_.vocab, sizes_.hidden});
-    const ValueId logits = Add(Op::kLinear, "logits", {last, head});
-    graph_.AddOutput(logits);
-    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling, adjust_tokens, adjustments},
-                         {{"record_words", int64_t{isa::kSampleRecordWords}}}));
-    return graph_;
-  }
-
-  ir::Graph& graph() { return graph_; }
-
-  ValueId tokens, positions, sequences, pages, picked_rows, sampling, adjust_tokens, adjustments;
-
- private:
-  const Sizes sizes_;
-  ir::Graph graph_;
-};
 
 Compiled CompileOrDie(const ir::Graph& graph, const Options& options = {}) {
   auto compiled = Compile(graph, options);
@@ -220,8 +99,9 @@ TEST(Compile, DeclaresWeightsAsTheyArePacked) {
   for (const isa::Buffer& buffer : compiled.program.buffers)
     weights += buffer.kind == isa::BufferKind::kWeight ? 1 : 0;
   EXPECT_EQ(weights, compiled.packing.size());
-  EXPECT_EQ(compiled.packing.at("0.q.weight.merged").sources,
-            (std::vector<std::string>{"0.q.weight", "0.k.weight", "0.v.weight"}));
+  EXPECT_EQ(compiled.packing.at("0.q.weight.merged").slices,
+            (std::vector<ir::TensorSlice>{
+                {"0.q.weight", 0, 0}, {"0.k.weight", 0, 0}, {"0.v.weight", 0, 0}}));
 }
 
 TEST(Compile, StoresATiedEmbeddingOnce) {
@@ -363,66 +243,6 @@ TEST(Compile, VerifiesTheGraphFirst) {
 }
 
 // --- packing ---
-
-// Tensors of random values, as a file would hold them.
-class Tensors final : public ir::WeightSource {
- public:
-  void Add(const std::string& name, DType dtype, std::vector<int64_t> shape) {
-    int64_t count = 1;
-    for (const int64_t size : shape) count *= size;
-    Tensor& tensor = tensors_[name];
-    tensor.view.dtype = dtype;
-    tensor.view.shape = std::move(shape);
-    tensor.bytes.resize(static_cast<size_t>(count * SizeBytes(dtype)) + 1);
-    for (int64_t i = 0; i < count; ++i) {
-      const float value = rng_.Uniform(-2, 2);
-      const auto half = static_cast<uint16_t>(0x3000 + rng_.Below(0x1800));  // an f16 in 0.1..8
-      const Bf16 brain = F32ToBf16(value);
-      std::byte* to = tensor.bytes.data() + 1 + i * SizeBytes(dtype);  // not aligned, as in files
-      if (dtype == DType::kF32) std::memcpy(to, &value, 4);
-      if (dtype == DType::kBf16) std::memcpy(to, &brain, 2);
-      if (dtype == DType::kF16) std::memcpy(to, &half, 2);
-    }
-    tensor.view.bytes = std::span(tensor.bytes).subspan(1);
-  }
-  void AddAllOf(const ir::Graph& graph) {
-    for (const ir::Value& value : graph.values()) {
-      if (value.kind != ir::ValueKind::kWeight || !value.values.empty()) continue;
-      std::vector<int64_t> shape;
-      for (const ir::Dim& dim : value.shape) shape.push_back(dim.size);
-      Add(value.name, value.dtype, std::move(shape));
-    }
-  }
-
-  Result<ir::TensorView> Find(const std::string& name) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return Fail(ErrorCode::kNotFound, "no tensor '" + name + "'");
-    return found->second.view;
-  }
-  void Release(std::span<const std::byte>) const override {}
-
-  float At(const std::string& name, int64_t row, int64_t col) const {
-    const ir::TensorView& view = tensors_.at(name).view;
-    const int64_t cols = view.shape.size() == 2 ? view.shape[1] : 1;
-    const std::byte* from = view.bytes.data() + (row * cols + col) * SizeBytes(view.dtype);
-    if (view.dtype == DType::kF32) {
-      float value;
-      std::memcpy(&value, from, 4);
-      return value;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, from, 2);
-    return view.dtype == DType::kBf16 ? Bf16ToF32(bits) : F16ToF32(bits);
-  }
-
- private:
-  struct Tensor {
-    std::vector<std::byte> bytes;
-    ir::TensorView view;
-  };
-  std::map<std::string, Tensor> tensors_;
-  Rng rng_{11};
-};
 
 float PackedAt(const isa::Buffer& buffer, std::span<const std::byte> bytes, int64_t channel,
                int64_t step) {

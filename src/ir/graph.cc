@@ -36,6 +36,12 @@ ValueId Graph::AddWeight(std::string name, DType dtype, Shape shape, std::vector
                    .values = std::move(values)});
 }
 
+void Graph::SetSlices(ValueId weight, std::vector<TensorSlice> slices) {
+  Value& value = values_.at(static_cast<size_t>(weight));
+  CHECK(value.kind == ValueKind::kWeight) << "'" << value.name << "' is no weight";
+  value.slices = std::move(slices);
+}
+
 Result<ValueId> Graph::AddNode(Op op, std::string output_name, std::vector<ValueId> inputs,
                                Attributes attributes) {
   const OpInfo& info = Info(op);

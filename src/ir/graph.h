@@ -118,6 +118,7 @@ class Graph {
   ValueId AddInput(std::string name, DType dtype, Shape shape,
                    std::optional<Dim> index_bound = std::nullopt);
   ValueId AddWeight(std::string name, DType dtype, Shape shape, std::vector<float> values = {});
+  // Of a weight (CHECK). Verify proves that the slices have as many rows as it.
   void SetSlices(ValueId weight, std::vector<TensorSlice> slices);
   // Optional operands at the end may be left out; the node holds kNoValue for them.
   // Errors: kInvalidArgument naming the op, its output and what does not fit.
@@ -156,6 +157,8 @@ Result<void> Verify(const Graph& graph);
 
 // One line per fact, symbol, input, used weight, node and output. Nodes read
 //   h.0 [rows, 64] f32 = rms_norm(x, model.layers.0.input_layernorm.weight) epsilon=1e-06 group=64
+// and weights that lie in slices of tensors, of which the first is shown,
+//   weight gate [4, 24, 32] bf16 from experts.0.gate_proj.weight[0:24] and 3 more
 std::string ToText(const Graph& graph);
 
 // The output's shape by the op's rule, once operands and attributes are what the table says. Used

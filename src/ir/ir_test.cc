@@ -164,11 +164,36 @@ TEST_F(GraphTest, VerifyChecksDeclarations) {
   EXPECT_THAT(failure({Constant(3)}, {1, 2}), HasSubstr("as many f32 values"));
 }
 
+TEST_F(GraphTest, SlicesGiveAWeightsRows) {
+  const auto failure = [this](std::vector<TensorSlice> slices) {
+    Graph copy = graph;
+    const ValueId odd =
+        copy.AddWeight("odd", DType::kBf16, {Constant(2), Constant(3), Constant(4)});
+    copy.SetSlices(odd, std::move(slices));
+    const auto verified = Verify(copy);
+    return verified ? "" : verified.error().message;
+  };
+  EXPECT_EQ(failure({}), "");
+  EXPECT_EQ(failure({{"a", 0, 6}}), "");
+  EXPECT_EQ(failure({{"a", 7, 3}, {"b", 0, 3}}), "");
+  EXPECT_THAT(failure({{"a", 0, 3}, {"b", 0, 2}}), HasSubstr("leave out 1 of its rows"));
+  EXPECT_THAT(failure({{"a", 0, 3}, {"b", 0, 4}}), HasSubstr("takes 4 rows from row 0"));
+  EXPECT_THAT(failure({{"a", 0, 6}, {"b", 0, 1}}), HasSubstr("slice of 'b' that is not sound"));
+  EXPECT_THAT(failure({{"a", 0, 0}, {"b", 0, 6}}), HasSubstr("not sound"));
+  EXPECT_THAT(failure({{"a", -1, 6}}), HasSubstr("not sound"));
+  EXPECT_THAT(failure({{"a", INT64_MAX, 6}}), HasSubstr("not sound"));
+  EXPECT_THAT(failure({{"", 0, 6}}), HasSubstr("not sound"));
+  graph.SetSlices(inv_freq, {{"a", 0, 1}});
+  EXPECT_THAT(Verify(graph).error().message, HasSubstr("is no weight of a file"));
+}
+
 TEST_F(GraphTest, TextSaysAllThatIsUsed) {
   graph.facts["heads"] = 4;
   const ValueId y =
       *graph.AddNode(Op::kRmsNorm, "y", {x, norm}, {{"group", 32}, {"epsilon", 1e-6}});
   graph.AddOutput(*graph.AddNode(Op::kLinear, "z", {y, kv_proj}));
+  graph.SetSlices(norm, {{"norms", 3, 1}});
+  graph.SetSlices(kv_proj, {{"k_proj", 8, 8}, {"v_proj", 0, 8}});
   EXPECT_EQ(ToText(graph),
             "graph test\n"
             "fact heads = 4\n"
@@ -187,8 +212,8 @@ TEST_F(GraphTest, TextSaysAllThatIsUsed) {
             "input adjust_tokens [adjusts] i32 < 100\n"
             "input adjustments [adjusts, 2] i32\n"
             "weight table [100, 32] bf16\n"
-            "weight norm [32] f32\n"
-            "weight kv_proj [16, 32] f32\n"
+            "weight norm [32] f32 from norms[3:4]\n"
+            "weight kv_proj [16, 32] f32 from k_proj[8:16] and 1 more\n"
             "x [rows, 32] f32 = embedding(table, tokens)\n"
             "y [rows, 32] f32 = rms_norm(x, norm) epsilon=1e-06 group=32\n"
             "z [rows, 16] f32 = linear(y, kv_proj, -, -)\n"

@@ -15,6 +15,17 @@ std::string Declaration(const Value& value) {
   return text;
 }
 
+// Where a weight's values are, if not in the tensor of its name.
+std::string Origin(const Value& weight) {
+  if (!weight.values.empty()) return " computed";
+  if (weight.slices.empty()) return "";
+  const TensorSlice& first = weight.slices.front();
+  std::string text =
+      fmt::format(" from {}[{}:{}]", first.tensor, first.first_row, first.first_row + first.rows);
+  if (weight.slices.size() > 1) text += fmt::format(" and {} more", weight.slices.size() - 1);
+  return text;
+}
+
 std::string ToString(const Graph& graph, const Node& node) {
   std::string operands;
   for (const ValueId input : node.inputs) {
@@ -50,8 +61,7 @@ std::string ToText(const Graph& graph) {
     if (value.kind == ValueKind::kInput) text += "input " + Declaration(value) + "\n";
   for (size_t i = 0; i < used.size(); ++i)
     if (used[i] && graph.values()[i].kind == ValueKind::kWeight)
-      text += "weight " + Declaration(graph.values()[i]) +
-              (graph.values()[i].values.empty() ? "\n" : " computed\n");
+      text += "weight " + Declaration(graph.values()[i]) + Origin(graph.values()[i]) + "\n";
   for (const Node& node : graph.nodes()) text += ToString(graph, node) + "\n";
   for (const ValueId output : graph.outputs()) text += "output " + graph.value(output).name + "\n";
   return text;

@@ -19,6 +19,25 @@ int64_t MaxSize(const Graph& graph, const Dim& dim) {
   return dim.symbol.empty() ? dim.size : graph.SymbolMax(dim.symbol);
 }
 
+// The slices of a weight give as many rows as it has, its dimensions but the last taken together.
+Result<void> VerifySlices(const Graph& graph, const Value& value, int64_t elements) {
+  if (value.slices.empty()) return {};
+  if (value.kind != ValueKind::kWeight || !value.values.empty() || value.shape.empty())
+    return Invalid("'" + value.name + "' has slices of tensors and is no weight of a file");
+  int64_t left = elements / MaxSize(graph, value.shape.back());
+  for (const TensorSlice& slice : value.slices) {
+    if (slice.tensor.empty() || slice.first_row < 0 || slice.rows < 1 || slice.rows > left ||
+        slice.first_row > kMaxElements)
+      return Invalid("'" + value.name + "' has a slice of '" + slice.tensor +
+                     "' that is not sound: it takes " + std::to_string(slice.rows) +
+                     " rows from row " + std::to_string(slice.first_row));
+    left -= slice.rows;
+  }
+  if (left == 0) return {};
+  return Invalid("'" + value.name + "' has slices that leave out " + std::to_string(left) +
+                 " of its rows");
+}
+
 Result<void> VerifyValue(const Graph& graph, const Value& value) {
   int64_t elements = 1;
   for (const Dim& dim : value.shape) {
@@ -31,6 +50,7 @@ Result<void> VerifyValue(const Graph& graph, const Value& value) {
                      " has more than 2^48 elements");
     elements *= max;
   }
+  TRY(VerifySlices(graph, value, elements));
   if (!value.values.empty() && (value.kind != ValueKind::kWeight || value.dtype != DType::kF32 ||
                                 static_cast<int64_t>(value.values.size()) != elements))
     return Invalid("'" + value.name + "' does not hold as many f32 values as its shape says");

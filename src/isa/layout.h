@@ -123,15 +123,18 @@ constexpr int64_t QuantisedRowBytes(int64_t k) {
 // words: which experts have work, where the work of each begins, and the work: entry
 // row * choices + choice, ascending within an expert.
 //   active | expert[experts], the first `active` of them valid, ascending | begin[experts + 1]
-//   | entry[rows * choices]
+//   | entry[rows * choices] | chosen[rows * choices], the expert of each choice
 inline constexpr int64_t kMaxExperts = 1024;
 inline constexpr int64_t kMaxChoices = 32;
 inline constexpr int64_t kExpertListActive = 0;
 inline constexpr int64_t kExpertListExperts = 1;
 constexpr int64_t ExpertListBegins(int64_t experts) { return 1 + experts; }
 constexpr int64_t ExpertListEntries(int64_t experts) { return 2 + 2 * experts; }
+constexpr int64_t ExpertListChosen(int64_t rows, int64_t choices, int64_t experts) {
+  return ExpertListEntries(experts) + rows * choices;
+}
 constexpr int64_t ExpertListBytes(int64_t rows, int64_t choices, int64_t experts) {
-  return 4 * (ExpertListEntries(experts) + rows * choices);
+  return 4 * (ExpertListChosen(rows, choices, experts) + rows * choices);
 }
 
 // ---- KV cache ----

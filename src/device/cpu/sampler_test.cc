@@ -50,7 +50,7 @@ Record Sample(const std::vector<float>& logits, const Params& params) {
   for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
     Sampler sampler(*set, std::ssize(logits));
     Record record(isa::kSampleRecordWords, -1);
-    sampler.Run(logits, Words(params).data(), record.data());
+    sampler.Run(logits, Words(params).data(), {}, record.data());
     if (expected.empty()) expected = record;
     EXPECT_EQ(record, expected) << set->name;
   }
@@ -124,7 +124,7 @@ TEST(Sampler, DrawsAsOftenAsIsLikely) {
     Record record(isa::kSampleRecordWords);
     Params draw = params;
     for (draw.counter = 0; draw.counter < kDraws; ++draw.counter) {
-      sampler.Run(logits, Words(draw).data(), record.data());
+      sampler.Run(logits, Words(draw).data(), {}, record.data());
       ++counts[static_cast<size_t>(record[isa::kRecordToken])];
     }
     double chi_square = 0;
@@ -334,7 +334,7 @@ TEST(Sampler, OneSamplerServesRowsOfAnyWidth) {
     for (const Params& params : {Params{.logprobs = 20}, Params{.top_p = 0.6f, .logprobs = 20},
                                  Params{.top_k = 2000, .logprobs = 20}}) {
       Record record(isa::kSampleRecordWords);
-      sampler.Run(logits, Words(params).data(), record.data());
+      sampler.Run(logits, Words(params).data(), {}, record.data());
       EXPECT_EQ(record, Sample(logits, params)) << size;
     }
   }

@@ -1,5 +1,6 @@
 #include "import/hf/config.h"
 
+#include <set>
 #include <string>
 
 #include "import/hf/json_fields.h"
@@ -11,19 +12,30 @@ std::unexpected<Error> Unsupported(std::string message, const char* field) {
   return Fail(ErrorCode::kUnsupported, std::move(message), field);
 }
 
-Result<void> CheckArchitecture(const JsonFields& fields) {
+// Whether it is qwen3_moe; otherwise it is qwen3.
+Result<bool> HasExperts(const JsonFields& fields) {
+  const Json dense = Json::array({"Qwen3ForCausalLM"});
+  const Json moe = Json::array({"Qwen3MoeForCausalLM"});
   const Json* architectures = fields.Find("architectures");
-  if (architectures != nullptr && *architectures != Json::array({"Qwen3ForCausalLM"})) {
+  if (architectures != nullptr && *architectures != dense && *architectures != moe) {
     const bool named = architectures->is_array() && architectures->size() == 1;
     const Json& name = named ? (*architectures)[0] : *architectures;
     return Unsupported("architecture " +
                            (name.is_string() ? name.get<std::string>() : DumpJson(name)) +
-                           " is not supported; supported: Qwen3ForCausalLM",
+                           " is not supported; supported: Qwen3ForCausalLM, Qwen3MoeForCausalLM",
                        "architectures");
   }
   TRY_ASSIGN(const std::string type, fields.String("model_type"));
-  if (type == "qwen3") return {};
-  return Unsupported("model_type " + type + " is not supported; supported: qwen3", "model_type");
+  if (type != "qwen3" && type != "qwen3_moe")
+    return Unsupported("model_type " + type + " is not supported; supported: qwen3, qwen3_moe",
+                       "model_type");
+  const bool experts = type == "qwen3_moe";
+  if (architectures != nullptr && (*architectures == moe) != experts)
+    return Fail(
+        ErrorCode::kInvalidArgument,
+        "model_type is " + type + ", which is not the architecture " + DumpJson(*architectures),
+        "model_type");
+  return experts;
 }
 
 // What changes the mathematics and is not modelled.
@@ -101,12 +113,48 @@ Result<RopeConfig> ParseRope(const JsonFields& config, int64_t max_position_embe
   return rope;
 }
 
+// Layers of transformers' Qwen3MoeDecoderLayer that have a plain MLP: those listed, and of the
+// others all but every decoder_sparse_step-th.
+Result<std::vector<int64_t>> DenseLayers(const JsonFields& fields, int64_t layers) {
+  TRY_ASSIGN(const int64_t step, fields.Integer("decoder_sparse_step", 1));
+  TRY(ExpectIn("decoder_sparse_step", step, 1, 1 << 10));
+  TRY(ExpectIn("num_hidden_layers", layers, 1, 1 << 10));
+  std::set<int64_t> dense;
+  if (const Json* listed = fields.Find("mlp_only_layers")) {
+    if (!listed->is_array())
+      return Fail(ErrorCode::kInvalidArgument, "mlp_only_layers is not a list", "mlp_only_layers");
+    for (const Json& layer : *listed) {
+      if (!layer.is_number_integer())
+        return Fail(ErrorCode::kInvalidArgument,
+                    "mlp_only_layers has " + DumpJson(layer) + ", which is no layer",
+                    "mlp_only_layers");
+      // Python compares for equality only: a layer that is not there changes nothing.
+      if (layer >= 0 && layer < layers) dense.insert(layer.get<int64_t>());
+    }
+  }
+  for (int64_t layer = 0; layer < layers; ++layer)
+    if ((layer + 1) % step != 0) dense.insert(layer);
+  return std::vector<int64_t>(dense.begin(), dense.end());
+}
+
+// Defaults are those of transformers' Qwen3MoeConfig.
+Result<void> ParseExperts(const JsonFields& fields, Qwen3Config& config) {
+  // transformers 5 writes num_local_experts, and takes either.
+  TRY_ASSIGN(const int64_t experts, fields.Integer("num_experts", 128));
+  TRY_ASSIGN(config.experts, fields.Integer("num_local_experts", experts));
+  TRY_ASSIGN(config.experts_per_token, fields.Integer("num_experts_per_tok", 8));
+  TRY_ASSIGN(config.expert_intermediate_size, fields.Integer("moe_intermediate_size", 768));
+  TRY_ASSIGN(config.normalise_experts, fields.Bool("norm_topk_prob", false));
+  TRY_ASSIGN(config.dense_layers, DenseLayers(fields, config.layers));
+  return {};
+}
+
 }  // namespace
 
 Result<Qwen3Config> ParseQwen3Config(std::string_view config_json) {
   TRY_ASSIGN(const Json json, ParseJsonObject(config_json));
   const JsonFields fields(json);
-  TRY(CheckArchitecture(fields));
+  TRY_ASSIGN(const bool has_experts, HasExperts(fields));
   TRY(CheckNothingElse(fields));
   Qwen3Config config;
   TRY_ASSIGN(config.vocab_size, fields.Integer("vocab_size"));
@@ -121,10 +169,12 @@ Result<Qwen3Config> ParseQwen3Config(std::string_view config_json) {
   TRY_ASSIGN(config.tie_word_embeddings, fields.Bool("tie_word_embeddings", false));
   TRY_ASSIGN(config.dtype, ParseDType(fields));
   TRY_ASSIGN(config.rope, ParseRope(fields, config.max_positions));
-  // An absent head_dim is 128, the default of transformers' Qwen3Config; a null one is derived.
+  // An absent head_dim is 128, the default of transformers' Qwen3Config; a null one is derived, and
+  // so is an absent one by Qwen3MoeConfig, which has no default.
   const int64_t derived = config.heads > 0 ? config.hidden_size / config.heads : 0;
   TRY_ASSIGN(config.head_dim,
-             fields.Integer("head_dim", json.contains("head_dim") ? derived : 128));
+             fields.Integer("head_dim", has_experts || json.contains("head_dim") ? derived : 128));
+  if (has_experts) TRY(ParseExperts(fields, config));
   TRY_ASSIGN(config.eos_token_ids, TokenIds(fields, "eos_token_id", config.vocab_size));
   if (config.rope.yarn) {
     TRY(Validate(*config.rope.yarn));

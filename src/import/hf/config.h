@@ -1,5 +1,5 @@
-// config.json of a Qwen3 model, as transformers 4 writes it (rope_theta, rope_scaling,
-// torch_dtype) or transformers 5 (rope_parameters, dtype).
+// config.json of a Qwen3 model, dense (qwen3) or with experts (qwen3_moe), as transformers 4 writes
+// it (rope_theta, rope_scaling, torch_dtype) or transformers 5 (rope_parameters, dtype).
 #pragma once
 
 #include <string_view>

@@ -59,6 +59,66 @@ TEST(Qwen3Config, ReadsWhatTransformers4Writes) {
   EXPECT_DOUBLE_EQ(yarn.rope.yarn->attention_factor, 1.138629436111989);
 }
 
+TEST(Qwen3Config, ReadsExperts) {
+  Json json = SmallMoeConfig();
+  const Qwen3Config config = Parsed(json);
+  EXPECT_EQ(config.experts, 4);
+  EXPECT_EQ(config.experts_per_token, 2);
+  EXPECT_EQ(config.expert_intermediate_size, 24);
+  EXPECT_TRUE(config.normalise_experts);
+  EXPECT_THAT(config.dense_layers, ElementsAre());
+
+  // As transformers 5 writes it.
+  json.erase("num_experts");
+  json["num_local_experts"] = 3;
+  EXPECT_EQ(Parsed(json).experts, 3);
+
+  // Transformers' defaults; a head_dim that is absent is derived, other than in dense models.
+  for (const char* field : {"num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
+                            "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "head_dim"})
+    json.erase(field);
+  const Qwen3Config defaults = Parsed(json);
+  EXPECT_EQ(defaults.experts, 128);
+  EXPECT_EQ(defaults.experts_per_token, 8);
+  EXPECT_EQ(defaults.expert_intermediate_size, 768);
+  EXPECT_FALSE(defaults.normalise_experts);
+  EXPECT_THAT(defaults.dense_layers, ElementsAre());
+  EXPECT_EQ(defaults.head_dim, 8);
+  EXPECT_EQ(Parsed(SmallConfig()).experts, 0);
+}
+
+TEST(Qwen3Config, LayersWithoutExpertsAreThoseOfTransformers) {
+  const auto dense = [](int step, const Json& listed) {
+    Json json = SmallMoeConfig();
+    json.update({{"num_hidden_layers", 6}, {"decoder_sparse_step", step}});
+    json["mlp_only_layers"] = listed;
+    return Parsed(json).dense_layers;
+  };
+  EXPECT_THAT(dense(1, {4, 0, 4, 99, -1}), ElementsAre(0, 4));
+  EXPECT_THAT(dense(1, nullptr), ElementsAre());
+  EXPECT_THAT(dense(2, Json::array()), ElementsAre(0, 2, 4));
+  EXPECT_THAT(dense(2, {1}), ElementsAre(0, 1, 2, 4));
+  EXPECT_THAT(dense(7, Json::array()), ElementsAre(0, 1, 2, 3, 4, 5));
+}
+
+TEST(Qwen3Config, ExpertsThatDoNotFitAreNamed) {
+  const auto failure = [](const char* field, const Json& value) {
+    Json json = SmallMoeConfig();
+    json[field] = value;
+    return Failure(json);
+  };
+  EXPECT_THAT(failure("num_experts", -1), HasSubstr("num_experts is -1"));
+  EXPECT_THAT(failure("num_experts", 1025), HasSubstr("num_experts is 1025"));
+  EXPECT_THAT(failure("num_experts_per_tok", 5), HasSubstr("num_experts_per_tok is 5"));
+  EXPECT_THAT(failure("num_experts_per_tok", 0), HasSubstr("num_experts_per_tok is 0"));
+  EXPECT_THAT(failure("moe_intermediate_size", 0), HasSubstr("moe_intermediate_size is 0"));
+  EXPECT_THAT(failure("decoder_sparse_step", 0), HasSubstr("decoder_sparse_step is 0"));
+  EXPECT_THAT(failure("num_hidden_layers", INT64_MAX), HasSubstr("num_hidden_layers is 9"));
+  EXPECT_THAT(failure("mlp_only_layers", 1), HasSubstr("mlp_only_layers is not a list"));
+  EXPECT_THAT(failure("mlp_only_layers", {1, "2"}), HasSubstr("mlp_only_layers has \"2\""));
+  EXPECT_THAT(failure("norm_topk_prob", "yes"), HasSubstr("norm_topk_prob is not true or false"));
+}
+
 TEST(Qwen3Config, ReadsWhatTransformers5Writes) {
   Json json = With(Json::parse(R"({"dtype": "float16", "eos_token_id": [7, 9],
       "layer_types": ["full_attention", "full_attention"],
@@ -102,10 +162,13 @@ TEST(Qwen3Config, RefusesByNameWhatIsNotModelled) {
   const auto unsupported = [](const char* changes) {
     return Failure(With(Json::parse(changes)), ErrorCode::kUnsupported);
   };
-  EXPECT_EQ(unsupported(R"({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"})"),
-            "architecture Qwen3MoeForCausalLM is not supported; supported: Qwen3ForCausalLM");
+  EXPECT_EQ(unsupported(R"({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"})"),
+            "architecture Qwen2ForCausalLM is not supported; supported: Qwen3ForCausalLM, "
+            "Qwen3MoeForCausalLM");
   EXPECT_EQ(unsupported(R"({"architectures": null, "model_type": "llama"})"),
-            "model_type llama is not supported; supported: qwen3");
+            "model_type llama is not supported; supported: qwen3, qwen3_moe");
+  EXPECT_THAT(Failure(With({{"architectures", {"Qwen3MoeForCausalLM"}}})),
+              HasSubstr("model_type is qwen3, which is not the architecture"));
   EXPECT_THAT(unsupported(R"({"architectures": []})"), HasSubstr("architecture [] is not"));
   EXPECT_THAT(unsupported(R"({"quantization_config": {"quant_method": "fp8"}})"),
               HasSubstr("quantization_config (\"fp8\") is not supported"));

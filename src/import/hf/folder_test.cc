@@ -78,12 +78,12 @@ TEST_F(HfFolderTest, SaysWhatIsWrong) {
   tensors.erase("model.norm.weight");
   tensors["model.layers.0.self_attn.q_norm.weight"] = {8};
   WriteWeights();
-  EXPECT_THAT(Failure(), HasSubstr("2 tensors are not as config.json has them: "
+  EXPECT_THAT(Failure(), HasSubstr("2 tensors are not as the config has them: "
                                    "'model.layers.0.self_attn.q_norm.weight' is [8], not [16], "
                                    "no tensor 'model.norm.weight' in"));
   tensors.clear();
   WriteWeights();
-  EXPECT_THAT(Failure(), HasSubstr("24 tensors are not as config.json has them"));
+  EXPECT_THAT(Failure(), HasSubstr("24 tensors are not as the config has them"));
   folder.Remove("model.safetensors");
   folder.Write("pytorch_model.bin", "");
   EXPECT_THAT(Failure(), HasSubstr("pickle"));

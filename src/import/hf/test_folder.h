@@ -57,7 +57,7 @@ inline std::string SafetensorsFile(const std::map<std::string, std::vector<int64
   return SafetensorsFile(DumpJson(header), static_cast<size_t>(end));
 }
 
-// The tensors that a model's folder has to have.
+// The tensors that a model's folder has to have; with experts, one for each projection of all.
 inline std::map<std::string, std::vector<int64_t>> TensorsOf(const ir::Graph& graph) {
   std::map<std::string, std::vector<int64_t>> tensors;
   for (const ir::Value& value : graph.values()) {
@@ -66,6 +66,27 @@ inline std::map<std::string, std::vector<int64_t>> TensorsOf(const ir::Graph& gr
   }
   return tensors;
 }
+
+// Tensors of any type, without bytes.
+class ShapesOnly final : public ir::WeightSource {
+ public:
+  explicit ShapesOnly(std::map<std::string, std::vector<int64_t>> tensors,
+                      DType dtype = DType::kBf16)
+      : tensors_(std::move(tensors)), dtype_(dtype) {}
+  Result<ir::TensorView> Find(const std::string& name) const override {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return Fail(ErrorCode::kNotFound, "no tensor '" + name + "'");
+    const auto odd = odd_types.find(name);
+    return ir::TensorView{odd == odd_types.end() ? dtype_ : odd->second, found->second, {}};
+  }
+  void Release(std::span<const std::byte>) const override {}
+
+  std::map<std::string, DType> odd_types;
+
+ private:
+  std::map<std::string, std::vector<int64_t>> tensors_;
+  DType dtype_;
+};
 
 // config.json of a small model, to be varied.
 inline Json SmallConfig() {
@@ -76,6 +97,16 @@ inline Json SmallConfig() {
     "rms_norm_eps": 1e-06, "rope_theta": 1000000, "rope_scaling": null, "attention_bias": false,
     "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_sliding_window": false,
     "sliding_window": null, "eos_token_id": 7, "transformers_version": "4.51.0"})");
+}
+
+// The same with 4 experts, 2 of which are chosen.
+inline Json SmallMoeConfig() {
+  Json config = SmallConfig();
+  config.update(Json::parse(R"({
+    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 4,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": true,
+    "decoder_sparse_step": 1, "mlp_only_layers": []})"));
+  return config;
 }
 
 }  // namespace millpower::import

@@ -31,14 +31,16 @@ struct Qwen3Config {
   int64_t experts = 0;
   int64_t experts_per_token = 0;
   int64_t expert_intermediate_size = 0;
-  bool normalise_experts = false;      // weights of the chosen experts are made to sum to 1
-  std::vector<int64_t> dense_layers;   // layers with a plain MLP of intermediate_size among them
+  bool normalise_experts = false;  // weights of the chosen experts are made to sum to 1
+  // Layers with a plain MLP of intermediate_size among them, ascending.
+  std::vector<int64_t> dense_layers;
   std::vector<int32_t> eos_token_ids;  // generation ends at any of them; may be empty
 };
 
 Result<void> Validate(const Yarn& yarn);
 
-// That sizes are positive and fit each other and what kernels carry (head_dim even, at most 512).
+// That sizes are positive and fit each other and what kernels carry (head_dim even, at most 512; at
+// most 1024 experts and 32 of them chosen).
 // Errors: kInvalidArgument, naming the field of config.json.
 Result<void> Validate(const Qwen3Config& config);
 

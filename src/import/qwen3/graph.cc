@@ -1,6 +1,8 @@
 #include "import/qwen3/graph.h"
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "base/check.h"
@@ -40,7 +42,7 @@ class Qwen3Builder {
       : config_(config), options_(options), weights_(weights) {}
 
   Result<ir::Graph> Build() {
-    graph_.name = "qwen3";
+    graph_.name = config_.experts > 0 ? "qwen3_moe" : "qwen3";
     DeclareInputs();
     const ValueId embedding =
         Weight("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
@@ -59,9 +61,9 @@ class Qwen3Builder {
     graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_, adjust_tokens_, adjustments_},
                          {{"record_words", options_.sample_record_words}}));
     if (problem_count_ > 0)
-      return Fail(ErrorCode::kCorrupt,
-                  std::to_string(problem_count_) + " tensors are not as config.json has them: " +
-                      problems_ + (problem_count_ > kProblemsNamed ? ", ..." : ""));
+      return Fail(ErrorCode::kCorrupt, std::to_string(problem_count_) +
+                                           " tensors are not as the config has them: " + problems_ +
+                                           (problem_count_ > kProblemsNamed ? ", ..." : ""));
     AddFacts();
     TRY(ir::Verify(graph_));
     return std::move(graph_);
@@ -97,6 +99,9 @@ class Qwen3Builder {
                     {"hidden", config_.hidden_size},    {"layers", config_.layers},
                     {"heads", config_.heads},           {"kv_heads", config_.kv_heads},
                     {"head_dim", config_.head_dim},     {"parameters", parameters_}};
+    if (config_.experts == 0) return;
+    graph_.facts["experts"] = config_.experts;
+    graph_.facts["experts_per_token"] = config_.experts_per_token;
   }
 
   ValueId RopeTable() {
@@ -116,7 +121,11 @@ class Qwen3Builder {
     const ValueId mid = Add(Op::kAdd, node + "attn_add", {h, Attention(attn_in, layer)});
     const ValueId mlp_in = RmsNorm(node + "mlp_norm", mid,
                                    weight + "post_attention_layernorm.weight", config_.hidden_size);
-    return Add(Op::kAdd, node + "mlp_add", {mid, Mlp(mlp_in, node, weight + "mlp.")});
+    const bool dense =
+        config_.experts == 0 || std::ranges::binary_search(config_.dense_layers, layer);
+    const ValueId mlp =
+        dense ? Mlp(mlp_in, node, weight + "mlp.") : Experts(mlp_in, node, weight + "mlp.");
+    return Add(Op::kAdd, node + "mlp_add", {mid, mlp});
   }
 
   ValueId Attention(ValueId x, int64_t layer) {
@@ -167,6 +176,56 @@ class Qwen3Builder {
                {product, Weight(weight + "down_proj.weight", {hidden, inner})});
   }
 
+  ValueId Experts(ValueId x, const std::string& node, const std::string& weight) {
+    const int64_t experts = config_.experts;
+    const int64_t hidden = config_.hidden_size;
+    const int64_t inner = config_.expert_intermediate_size;
+    const ValueId router = Weight(weight + "gate.weight", {experts, hidden});
+    const std::string all = weight + "experts.";
+    const std::string gate_up = all + "gate_up_proj";
+    const ValueId gate = ExpertWeight(all, "gate_proj", {gate_up, 2, 0}, inner, hidden);
+    const ValueId up = ExpertWeight(all, "up_proj", {gate_up, 2, 1}, inner, hidden);
+    const ValueId down = ExpertWeight(all, "down_proj", {all + "down_proj", 1, 0}, hidden, inner);
+    return Add(Op::kExperts, node + "experts", {x, router, gate, up, down},
+               {{"choices", config_.experts_per_token},
+                {"normalise", int64_t{config_.normalise_experts}}});
+  }
+
+  // Where a fused tensor [experts, parts * n, k] has one projection of all experts.
+  struct FusedPart {
+    std::string tensor;
+    int64_t parts = 1;
+    int64_t part = 0;
+  };
+
+  // One projection of all experts, [experts, n, k], from the form that the files have it in: one
+  // tensor of that shape (GGUF), a fused one (transformers 5), or one for each expert.
+  ValueId ExpertWeight(const std::string& all, const std::string& projection,
+                       const FusedPart& fused, int64_t n, int64_t k) {
+    const std::string name = all + projection + ".weight";
+    const std::vector<int64_t> shape = {config_.experts, n, k};
+    if (weights_ == nullptr || IsThere(name)) return Weight(name, shape);
+    std::vector<ir::TensorSlice> slices;
+    std::optional<DType> dtype;
+    if (IsThere(fused.tensor)) {
+      dtype = TypeOf(fused.tensor, {config_.experts, fused.parts * n, k});
+      for (int64_t expert = 0; expert < config_.experts; ++expert)
+        slices.push_back({fused.tensor, (expert * fused.parts + fused.part) * n, n});
+    } else {
+      for (int64_t expert = 0; expert < config_.experts; ++expert) {
+        slices.push_back({all + std::to_string(expert) + "." + projection + ".weight", 0, n});
+        const DType type = TypeOf(slices.back().tensor, {n, k});
+        if (type != dtype.value_or(type))
+          NoteProblem("'" + slices.back().tensor + "' is " + Name(type) +
+                      ", and those of other experts are " + Name(*dtype));
+        dtype = type;
+      }
+    }
+    const ValueId weight = AddWeight(name, *dtype, shape);
+    graph_.SetSlices(weight, std::move(slices));
+    return weight;
+  }
+
   ValueId RmsNorm(const std::string& name, ValueId x, const std::string& weight, int64_t group) {
     return Add(Op::kRmsNorm, name, {x, Weight(weight, {group})},
                {{"group", group}, {"epsilon", config_.rms_norm_epsilon}});
@@ -181,17 +240,26 @@ class Qwen3Builder {
   }
 
   ValueId Weight(const std::string& name, const std::vector<int64_t>& shape) {
-    DType dtype = config_.dtype;
-    if (weights_ != nullptr) {
-      const auto tensor = weights_->Find(name);
-      if (!tensor) {
-        NoteProblem(tensor.error().message);
-      } else if (tensor->shape != shape) {
-        NoteProblem("'" + name + "' is " + ToString(tensor->shape) + ", not " + ToString(shape));
-      } else {
-        dtype = tensor->dtype;
-      }
-    }
+    return AddWeight(name, TypeOf(name, shape), shape);
+  }
+
+  // Of any type, even one that we do not read.
+  bool IsThere(const std::string& tensor) const {
+    const auto found = weights_->Find(tensor);
+    return found || found.error().code != ErrorCode::kNotFound;
+  }
+
+  // The type that a tensor has in its file. Notes what is wrong with it.
+  DType TypeOf(const std::string& tensor, const std::vector<int64_t>& shape) {
+    if (weights_ == nullptr) return config_.dtype;
+    const auto found = weights_->Find(tensor);
+    if (found && found->shape == shape) return found->dtype;
+    NoteProblem(found ? "'" + tensor + "' is " + ToString(found->shape) + ", not " + ToString(shape)
+                      : found.error().message);
+    return config_.dtype;
+  }
+
+  ValueId AddWeight(const std::string& name, DType dtype, const std::vector<int64_t>& shape) {
     ir::Shape dims;
     int64_t count = 1;
     for (const int64_t size : shape) {

@@ -30,8 +30,13 @@ struct GraphOptions {
 //   picked_rows [picked] < rows, sampling [picked, 12]
 //   adjust_tokens [adjusts] < vocab, adjustments [adjusts, 2]
 // Outputs: logits [picked, vocab] f32, sampled [picked, 44] i32.
-// Facts: vocab_size, max_positions, hidden, layers, heads, kv_heads, head_dim, and parameters, the
-// number of values in all weights (a tied head is not counted again).
+// Facts: vocab_size, max_positions, hidden, layers, heads, kv_heads, head_dim; of a model with
+// experts, experts and experts_per_token; and parameters, the number of values in all weights (a
+// tied head is not counted again; all experts are).
+//
+// The weights of a layer's experts are one value for each projection,
+// "model.layers.N.mlp.experts.gate_proj.weight" [experts, inner, hidden] and so on, whose slices
+// say where the files have them: a tensor for each expert, or all in one.
 //
 // With `weights`, every weight takes the type it has in its file; without, the config's.
 // Errors: those of Validate; kInvalidArgument (an option below 1 or above 2^20); kCorrupt when

@@ -58,7 +58,7 @@ layers.0.mlp_add [rows, 32] f32 = add(layers.0.attn_add, layers.0.down)
 last [picked, 32] f32 = select_rows(layers.0.mlp_add, picked_rows)
 last.norm [picked, 32] f32 = rms_norm(last, model.norm.weight) epsilon=1e-06 group=32
 logits [picked, 96] f32 = linear(last.norm, model.embed_tokens.weight, -, -)
-sampled [picked, 44] i32 = sample(logits, sampling) record_words=44
+sampled [picked, 44] i32 = sample(logits, sampling, adjust_tokens, adjustments) record_words=44
 output logits
 output sampled
 )");
@@ -84,6 +84,128 @@ TEST(Qwen3Graph, UntiedHeadsAndBiasesAreWeights) {
   EXPECT_EQ(tensors.at("model.layers.1.self_attn.k_proj.bias"), std::vector<int64_t>{32});
   EXPECT_EQ(tensors.at("model.layers.1.self_attn.o_proj.bias"), std::vector<int64_t>{32});
   EXPECT_EQ(tensors.size(), 3u + 2 * 15);
+}
+
+Qwen3Config SmallMoe(const Json& changes = Json::object()) {
+  Json json = SmallMoeConfig();
+  json.update(changes);
+  return ParseQwen3Config(DumpJson(json)).value();
+}
+
+// The tensors of one layer's experts, by the way in which a file has them.
+enum class Stored { kSingly, kFused, kStacked };
+std::map<std::string, std::vector<int64_t>> MoeTensors(const Qwen3Config& config, Stored stored) {
+  auto tensors = TensorsOf(*BuildQwen3Graph(config));
+  if (stored == Stored::kStacked) return tensors;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string all = "model.layers." + std::to_string(layer) + ".mlp.experts.";
+    const bool dense = !tensors.contains(all + "gate_proj.weight");
+    for (const char* name : {"gate_proj.weight", "up_proj.weight", "down_proj.weight"}) {
+      tensors.erase(all + name);
+      if (stored == Stored::kFused || dense) continue;
+      for (int64_t expert = 0; expert < config.experts; ++expert)
+        tensors[all + std::to_string(expert) + "." + name] = name == std::string("down_proj.weight")
+                                                                 ? std::vector<int64_t>{32, 24}
+                                                                 : std::vector<int64_t>{24, 32};
+    }
+    if (stored == Stored::kFused && !dense) {
+      tensors[all + "gate_up_proj"] = {4, 48, 32};
+      tensors[all + "down_proj"] = {4, 32, 24};
+    }
+  }
+  return tensors;
+}
+
+TEST(Qwen3Graph, ExpertsAreOneNodeALayer) {
+  const Qwen3Config config = SmallMoe({{"num_hidden_layers", 1}});
+  const auto graph = BuildQwen3Graph(config);
+  ASSERT_TRUE(graph) << graph.error().message;
+  EXPECT_THAT(
+      ir::ToText(*graph),
+      HasSubstr("layers.0.experts [rows, 32] f32 = experts(layers.0.mlp_norm, "
+                "model.layers.0.mlp.gate.weight, model.layers.0.mlp.experts.gate_proj.weight, "
+                "model.layers.0.mlp.experts.up_proj.weight, "
+                "model.layers.0.mlp.experts.down_proj.weight) choices=2 normalise=1\n"
+                "layers.0.mlp_add [rows, 32] f32 = add(layers.0.attn_add, layers.0.experts)\n"));
+  EXPECT_EQ(graph->name, "qwen3_moe");
+  EXPECT_EQ(graph->facts.at("experts"), 4);
+  EXPECT_EQ(graph->facts.at("experts_per_token"), 2);
+  int64_t parameters = 0;
+  for (const auto& [name, shape] : TensorsOf(*graph)) {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    parameters += count;
+  }
+  EXPECT_EQ(graph->facts.at("parameters"), parameters);
+}
+
+TEST(Qwen3Graph, DenseLayersStandAmongExpertLayers) {
+  const auto graph = BuildQwen3Graph(
+      SmallMoe({{"num_hidden_layers", 4}, {"mlp_only_layers", {1}}, {"norm_topk_prob", false}}));
+  ASSERT_TRUE(graph) << graph.error().message;
+  for (const int layer : {0, 1, 2, 3}) {
+    const std::string name = "layers." + std::to_string(layer);
+    EXPECT_EQ(graph->FindValue(name + ".experts") == ir::kNoValue, layer == 1) << layer;
+    EXPECT_EQ(graph->FindValue(name + ".gated") == ir::kNoValue, layer != 1) << layer;
+  }
+  EXPECT_THAT(ir::ToText(*graph), HasSubstr("choices=2 normalise=0"));
+}
+
+TEST(Qwen3Graph, ExpertsComeFromAnyFormOfTheirTensors) {
+  using ir::TensorSlice;
+  const Qwen3Config config = SmallMoe({{"mlp_only_layers", {1}}});
+  const std::string all = "model.layers.0.mlp.experts.";
+  const auto slices = [&](Stored stored, const char* projection) {
+    const ShapesOnly weights(MoeTensors(config, stored));
+    const auto graph = BuildQwen3Graph(config, {}, &weights);
+    EXPECT_TRUE(graph) << graph.error().message;
+    return graph->value(graph->FindValue(all + projection + ".weight")).slices;
+  };
+  EXPECT_EQ(slices(Stored::kStacked, "gate_proj"), std::vector<TensorSlice>());
+  EXPECT_EQ(slices(Stored::kSingly, "up_proj"),
+            (std::vector<TensorSlice>{{all + "0.up_proj.weight", 0, 24},
+                                      {all + "1.up_proj.weight", 0, 24},
+                                      {all + "2.up_proj.weight", 0, 24},
+                                      {all + "3.up_proj.weight", 0, 24}}));
+  const std::string gate_up = all + "gate_up_proj", down = all + "down_proj";
+  EXPECT_EQ(slices(Stored::kFused, "gate_proj"),
+            (std::vector<TensorSlice>{
+                {gate_up, 0, 24}, {gate_up, 48, 24}, {gate_up, 96, 24}, {gate_up, 144, 24}}));
+  EXPECT_EQ(slices(Stored::kFused, "up_proj"),
+            (std::vector<TensorSlice>{
+                {gate_up, 24, 24}, {gate_up, 72, 24}, {gate_up, 120, 24}, {gate_up, 168, 24}}));
+  EXPECT_EQ(
+      slices(Stored::kFused, "down_proj"),
+      (std::vector<TensorSlice>{{down, 0, 32}, {down, 32, 32}, {down, 64, 32}, {down, 96, 32}}));
+}
+
+TEST(Qwen3Graph, ExpertsThatDoNotFitAreNamed) {
+  const Qwen3Config config = SmallMoe();
+  const auto failure = [&](Stored stored, const std::string& name, std::vector<int64_t> shape,
+                           DType type = DType::kBf16) {
+    auto tensors = MoeTensors(config, stored);
+    if (shape.empty())
+      tensors.erase(name);
+    else
+      tensors[name] = shape;
+    ShapesOnly weights(tensors);
+    weights.odd_types[name] = type;
+    const auto graph = BuildQwen3Graph(config, {}, &weights);
+    return graph ? "" : graph.error().message;
+  };
+  const std::string all = "model.layers.1.mlp.experts.";
+  EXPECT_THAT(failure(Stored::kSingly, all + "2.up_proj.weight", {}),
+              HasSubstr("1 tensors are not as the config has them: no tensor '" + all + "2.up"));
+  EXPECT_THAT(failure(Stored::kSingly, all + "2.up_proj.weight", {32, 24}),
+              HasSubstr("'" + all + "2.up_proj.weight' is [32, 24], not [24, 32]"));
+  EXPECT_THAT(failure(Stored::kSingly, all + "2.up_proj.weight", {24, 32}, DType::kF32),
+              HasSubstr("is f32, and those of other experts are bf16"));
+  EXPECT_THAT(failure(Stored::kFused, all + "gate_up_proj", {4, 32, 48}),
+              HasSubstr("'" + all + "gate_up_proj' is [4, 32, 48], not [4, 48, 32]"));
+  EXPECT_THAT(failure(Stored::kStacked, all + "down_proj.weight", {4, 24, 32}),
+              HasSubstr("is [4, 24, 32], not [4, 32, 24]"));
+  EXPECT_THAT(failure(Stored::kStacked, "model.layers.1.mlp.gate.weight", {}),
+              HasSubstr("no tensor 'model.layers.1.mlp.gate.weight'"));
 }
 
 }  // namespace
