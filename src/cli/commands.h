@@ -19,6 +19,7 @@ Command AddCompile(CLI::App& app);
 Command AddInspect(CLI::App& app);
 Command AddBench(CLI::App& app);
 Command AddAdmin(CLI::App& app);
+Command AddPerplexity(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {

@@ -21,7 +21,7 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   import::GraphOptions graph;
   graph.max_rows = options.max_batch_tokens;
   graph.max_seqs = options.max_num_seqs;
-  graph.max_picked = options.max_num_seqs;
+  graph.max_picked = options.max_picked > 0 ? options.max_picked : options.max_num_seqs;
   graph.page_positions = isa::kPagePositions;
   graph.sample_param_words = isa::kSampleParamWords;
   graph.sample_adjustment_words = isa::kSampleAdjustmentWords;
