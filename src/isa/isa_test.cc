@@ -299,9 +299,9 @@ TEST(Layout, SizesOfEveryForm) {
   EXPECT_EQ(bytes(Form::kPacked, DType::kQ4_0, 16, 64), 9 * 64);
   EXPECT_EQ(bytes(Form::kPacked, DType::kQ4_K, 16, 512), 2 * 37 * 64);
   EXPECT_EQ(bytes(Form::kPacked, DType::kQ6_K, 1, 256), 69 * 64);
-  // 64 values and 2 scales; 4 sums; padded to lines.
+  // Two groups of 48 bytes, padded to lines.
   EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 3, 33), 3 * 128);
-  EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 1, 1024), 1024 + 32 * 4 + 64 * 4);
+  EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 1, 1024), 32 * 48);
   EXPECT_EQ(bytes(Form::kExperts, DType::kI32, 5, 2, 6), 4 * (1 + 6 + 7 + 2 * 5 * 2));
   EXPECT_EQ(bytes(Form::kPages, DType::kI8, 2, 128, 8), 2 * 8 * 2 * (16 * 128 + 64));
   // No more than 1.05 times what the file has (issue 4).
