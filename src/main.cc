@@ -29,6 +29,8 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddCompile);
   add(millpower::cli::AddInspect);
   add(millpower::cli::AddBench);
+  add(millpower::cli::AddAdmin);
+  add(millpower::cli::AddPerplexity);
 
   try {
     app.parse(argc, argv);

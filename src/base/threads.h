@@ -23,7 +23,7 @@ class Barrier {
   alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
-// Not thread-safe: one Run at a time, from one thread.
+// Not thread-safe: one Run at a time.
 class ThreadTeam {
  public:
   // `count` >= 1 members in all, the caller of Run included.

@@ -21,12 +21,20 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   import::GraphOptions graph;
   graph.max_rows = options.max_batch_tokens;
   graph.max_seqs = options.max_num_seqs;
-  graph.max_picked = options.max_num_seqs;
+  graph.max_picked = options.max_picked > 0 ? options.max_picked : options.max_num_seqs;
   graph.page_positions = isa::kPagePositions;
   graph.sample_param_words = isa::kSampleParamWords;
   graph.sample_adjustment_words = isa::kSampleAdjustmentWords;
   graph.sample_record_words = isa::kSampleRecordWords;
   return graph;
+}
+
+// Tells the terminal and whoever else wants to know.
+isa::Progress Both(ProgressLine& line, const LoadOptions& options) {
+  return [&](int64_t done_bytes, int64_t total_bytes) {
+    line(done_bytes, total_bytes);
+    if (options.on_progress) options.on_progress(done_bytes, total_bytes);
+  };
 }
 
 std::string GenerationText(const import::GenerationDefaults& generation) {
@@ -85,7 +93,7 @@ Result<void> CheckTypes(const isa::Program& program, const compile::Options& opt
 
 Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOptions& options) {
   ProgressLine progress("checking weights", options.show_progress);
-  TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, std::ref(progress)));
+  TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, Both(progress, options)));
   if (const auto types = CheckTypes(package.program, options.compile); !types)
     return FailAt(path.string(), types.error());
   return Assemble(path.stem(), std::move(package.program), std::move(package.weights),
@@ -202,7 +210,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
   {
     ProgressLine progress("packing weights", options.show_progress);
     TRY_ASSIGN(weights, compile::PackAll(imported.compiled.program, imported.compiled.packing,
-                                         *imported.weights, team, std::ref(progress)));
+                                         *imported.weights, team, Both(progress, options)));
   }
   return Assemble(NameOf(path), std::move(imported.compiled.program), std::move(weights),
                   imported.texts, options);

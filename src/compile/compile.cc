@@ -1,18 +1,93 @@
 #include "compile/compile.h"
 
+#include <algorithm>
+#include <map>
+#include <set>
+
 #include "compile/passes.h"
 #include "isa/verify.h"
 
 namespace millpower::compile {
 
+namespace {
+
+Result<void> CheckOptions(const Options& options) {
+  const DType weights = options.weight_type.value_or(DType::kF32);
+  if (weights != DType::kF32 && weights != DType::kBf16 && weights != DType::kQ8_0 &&
+      weights != DType::kQ4_0)
+    return Fail(ErrorCode::kInvalidArgument,
+                std::string("weights are not made ") + Name(weights) +
+                    "; they can be f32, bf16, q8_0 or q4_0, or what the file has");
+  const DType kv = options.kv_type.value_or(DType::kBf16);
+  if (kv != DType::kF32 && kv != DType::kBf16 && kv != DType::kI8)
+    return Fail(ErrorCode::kInvalidArgument,
+                std::string("KV pages cannot be ") + Name(kv) + "; they can be f32, bf16 or i8");
+  return {};
+}
+
+bool IsMatrix(const ir::Value& value) {
+  return value.kind == ir::ValueKind::kWeight && value.shape.size() >= 2;
+}
+
+std::vector<Conversion> FindConversions(const ir::Graph& graph, const StoredTypes& types) {
+  std::set<ir::ValueId> used;
+  for (const ir::Node& node : graph.nodes()) used.insert(node.inputs.begin(), node.inputs.end());
+  std::map<std::pair<DType, DType>, Conversion> found;
+  for (const ir::ValueId id : used) {
+    if (id == ir::kNoValue || !IsMatrix(graph.value(id))) continue;
+    const ir::Value& value = graph.value(id);
+    const DType stored = types[static_cast<size_t>(id)];
+    if (stored == value.dtype && stored != DType::kQ6_K) continue;
+    Conversion& conversion = found[{value.dtype, stored}];
+    if (conversion.tensors == 0)
+      conversion = {value.dtype, stored, 0,
+                    value.slices.empty() ? value.name : value.slices.front().tensor};
+    conversion.tensors += std::max<int64_t>(1, std::ssize(value.slices));
+  }
+  std::vector<Conversion> conversions;
+  for (auto& [types_of, conversion] : found) conversions.push_back(std::move(conversion));
+  return conversions;
+}
+
+}  // namespace
+
+StoredTypes ChooseTypes(const ir::Graph& graph, const Options& options) {
+  StoredTypes types;
+  auto kept = [](DType file) { return file == DType::kF16 ? DType::kF32 : file; };
+  for (const ir::Value& value : graph.values())
+    types.push_back(IsMatrix(value) ? options.weight_type.value_or(kept(value.dtype))
+                                    : value.dtype);
+  for (const ir::Node& node : graph.nodes()) {
+    if (node.op != ir::Op::kExperts) continue;
+    const ir::ValueId router = node.inputs[1];
+    if (options.weight_type && IsBlockType(*options.weight_type))
+      types[static_cast<size_t>(router)] = kept(graph.value(router).dtype);
+    // Gate and up are one weight; what can hold the values of both is their type.
+    DType& gate = types[static_cast<size_t>(node.inputs[2])];
+    DType& up = types[static_cast<size_t>(node.inputs[3])];
+    if (gate != up) gate = up = IsBlockType(gate) || IsBlockType(up) ? DType::kQ8_0 : DType::kF32;
+  }
+  return types;
+}
+
+std::vector<ir::TensorSlice> SlicesOf(const ir::Value& weight, const PackPlan& packing) {
+  if (const auto rule = packing.find(weight.name); rule != packing.end())
+    return rule->second.slices;
+  if (!weight.slices.empty()) return weight.slices;
+  return {{weight.name, 0, 0}};
+}
+
 Result<Compiled> Compile(const ir::Graph& source, const Options& options) {
+  TRY(CheckOptions(options));
   TRY(ir::Verify(source));
   ir::Graph graph = source;
   Compiled compiled;
-  TRY(Fuse(graph, compiled.packing));
+  StoredTypes types = ChooseTypes(graph, options);
+  compiled.conversions = FindConversions(graph, types);
+  TRY(Fuse(graph, compiled.packing, types));
   TRY(ir::Verify(graph));
-  TRY_ASSIGN(Lowered lowered, Lower(graph, options, compiled.packing));
-  const std::vector<isa::Instruction> instructions = PlanBuffers(graph, lowered);
+  TRY_ASSIGN(Lowered lowered, Lower(graph, options, types, compiled.packing));
+  const std::vector<isa::Instruction> instructions = PlanBuffers(lowered);
   compiled.program = std::move(lowered.program);
   Schedule(instructions, compiled.program);
   if (const auto verified = isa::Verify(compiled.program); !verified)

@@ -23,18 +23,30 @@
 namespace millpower::compile {
 
 struct Options {
-  // Type of matrix weights; absent: the file's own (f16 widens to f32).
+  // Type of matrix weights: f32, bf16, q8_0 (int8) or q4_0 (int4); absent: the file's own (f16
+  // widens to f32). Routers of experts keep the file's type where a block type is asked for: they
+  // are small, and what they decide is not a matter of degree.
   std::optional<DType> weight_type;
-  std::optional<DType> kv_type;  // f32 or bf16; absent: bf16
+  std::optional<DType> kv_type;  // f32, bf16 or i8; absent: bf16
+};
+
+// Tensors of one type that are stored as another, or widened: q6_k stays q6_k, in 8 bits.
+struct Conversion {
+  DType from = DType::kF32;
+  DType to = DType::kF32;
+  int64_t tensors = 0;
+  std::string example;  // the name of one
 };
 
 struct Compiled {
   isa::Program program;
   PackPlan packing;
+  std::vector<Conversion> conversions;  // of matrix weights, by types
 };
 
 // Needs no weights: a graph made from a config alone compiles to the same Program.
-// Errors: kUnsupported, naming a node that no instruction carries out.
+// Errors: kInvalidArgument for a type that weights or pages cannot have; kUnsupported, naming a
+// node that no instruction carries out.
 Result<Compiled> Compile(const ir::Graph& graph, const Options& options);
 
 }  // namespace millpower::compile

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <set>
 
 #include "compile/passes.h"
@@ -89,14 +91,24 @@ void FuseGates(Graph& graph) {
   graph.ReplaceNodes(std::move(kept));
 }
 
-// add(h, linear(x, w)) -> linear(x, w, residual = h). The linear moves down to where the add was.
+// add(h, linear(x, w)) -> linear(x, w, residual = h). The linear moves down to where the add was;
+// experts move to just before it, where lowering finds both.
 void FuseResiduals(Graph& graph) {
   const Links links(graph);
   std::vector<Node> nodes = graph.nodes();
   std::vector<bool> dead(nodes.size(), false);
+  std::map<ValueId, Node> before;  // by output of the add
   for (Node& node : nodes) {
     if (node.op != Op::kAdd) continue;
     for (const size_t side : {1, 0}) {
+      const int producer = links.Producer(node.inputs[side]);
+      if (producer < 0 || links.OnlyUser(node.inputs[side]) < 0) continue;
+      const Node& experts = graph.nodes()[static_cast<size_t>(producer)];
+      if (experts.op == Op::kExperts) {
+        dead[static_cast<size_t>(producer)] = true;
+        before.emplace(node.output, experts);
+        break;
+      }
       const Node* linear = PrivateLinear(graph, links, node.inputs[side]);
       if (linear == nullptr) continue;
       dead[static_cast<size_t>(links.Producer(linear->output))] = true;
@@ -109,8 +121,11 @@ void FuseResiduals(Graph& graph) {
     }
   }
   std::vector<Node> kept;
-  for (size_t i = 0; i < nodes.size(); ++i)
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (const auto moved = before.find(nodes[i].output); moved != before.end())
+      kept.push_back(std::move(moved->second));
     if (!dead[i]) kept.push_back(std::move(nodes[i]));
+  }
   graph.ReplaceNodes(std::move(kept));
 }
 
@@ -119,43 +134,44 @@ bool CanMerge(const Links& links, const Node& node) {
   return IsPlainLinear(node) && !links.IsOutput(node.output);
 }
 
-// The plain linears of `x`, if they can become one: at least two, of one weight type, all with a
-// bias or all without.
-std::vector<const Node*> Mergeable(const Graph& graph, const Links& links, ValueId x) {
+// The plain linears of `first`'s input that can become one with it, itself among them: their
+// weights are stored as one type, and all have a bias or none has.
+std::vector<const Node*> Mergeable(const Graph& graph, const Links& links, const StoredTypes& types,
+                                   const Node& first) {
   std::vector<const Node*> linears;
-  for (const int user : links.Users(x)) {
+  auto type = [&types](const Node& node) { return types[static_cast<size_t>(node.inputs[kW])]; };
+  for (const int user : links.Users(first.inputs[kX])) {
     if (user < 0) continue;
     const Node& node = graph.nodes()[static_cast<size_t>(user)];
-    if (!CanMerge(links, node) || node.inputs[kX] != x) continue;
-    if (!linears.empty() &&
-        (graph.value(linears[0]->inputs[kW]).dtype != graph.value(node.inputs[kW]).dtype ||
-         (linears[0]->inputs[kBias] == ir::kNoValue) != (node.inputs[kBias] == ir::kNoValue)))
-      return {};
-    linears.push_back(&node);
+    if (CanMerge(links, node) && node.inputs[kX] == first.inputs[kX] && type(node) == type(first) &&
+        (node.inputs[kBias] == ir::kNoValue) == (first.inputs[kBias] == ir::kNoValue))
+      linears.push_back(&node);
   }
-  return linears.size() < 2 ? std::vector<const Node*>() : linears;
+  return linears;
 }
 
 // One weight whose rows are those of `parts`, one after the other.
-ValueId AddConcatenated(Graph& graph, PackPlan& packing, const std::string& name,
-                        const std::vector<ValueId>& parts) {
+ValueId AddConcatenated(Graph& graph, PackPlan& packing, StoredTypes& types,
+                        const std::string& name, const std::vector<ValueId>& parts) {
   PackRule rule;
   ir::Shape shape = graph.value(parts[0]).shape;
+  if (shape.size() == 2) rule.cols = shape[1].size;
   shape[0].size = 0;
   for (const ValueId part : parts) {
-    rule.sources.push_back(graph.value(part).name);
+    std::ranges::copy(SlicesOf(graph.value(part), packing), std::back_inserter(rule.slices));
     shape[0].size += graph.value(part).shape[0].size;
   }
   packing[name] = std::move(rule);
-  return graph.AddWeight(name, graph.value(parts[0]).dtype, std::move(shape));
+  types.push_back(types[static_cast<size_t>(parts[0])]);
+  return graph.AddWeight(name, types.back(), std::move(shape));
 }
 
 // linear(x, a), linear(x, b), ... -> slices of linear(x, [a; b; ...]): x is read once, and the
 // work is wide enough to split.
-Result<void> MergeLinears(Graph& graph, PackPlan& packing) {
+Result<void> MergeLinears(Graph& graph, PackPlan& packing, StoredTypes& types) {
   const Links links(graph);
   const std::vector<Node> nodes = graph.nodes();
-  std::set<ValueId> merged_inputs;
+  std::set<ValueId> merged_outputs;
   std::vector<Node> result;
   for (const Node& node : nodes) {
     if (!CanMerge(links, node)) {
@@ -163,34 +179,37 @@ Result<void> MergeLinears(Graph& graph, PackPlan& packing) {
       continue;
     }
     const ValueId x = node.inputs[kX];
-    if (merged_inputs.contains(x)) continue;
-    const std::vector<const Node*> parts = Mergeable(graph, links, x);
-    if (parts.empty()) {
+    if (merged_outputs.contains(node.output)) continue;
+    std::vector<Node> parts;  // copies: the graph grows below
+    for (const Node* part : Mergeable(graph, links, types, node)) parts.push_back(*part);
+    if (parts.size() < 2) {
       result.push_back(node);
       continue;
     }
     std::vector<ValueId> weights, biases;
     std::vector<Node> outputs;
     int64_t begin = 0;
-    for (const Node* part : parts) {
-      weights.push_back(part->inputs[kW]);
-      if (part->inputs[kBias] != ir::kNoValue) biases.push_back(part->inputs[kBias]);
-      const int64_t size = graph.value(part->inputs[kW]).shape[0].size;
-      outputs.push_back(Node{Op::kSlice, {}, part->output, {{"begin", begin}, {"size", size}}});
+    for (const Node& part : parts) {
+      weights.push_back(part.inputs[kW]);
+      if (part.inputs[kBias] != ir::kNoValue) biases.push_back(part.inputs[kBias]);
+      const int64_t size = graph.value(part.inputs[kW]).shape[0].size;
+      outputs.push_back(Node{Op::kSlice, {}, part.output, {{"begin", begin}, {"size", size}}});
+      merged_outputs.insert(part.output);
       begin += size;
     }
     const std::string name = graph.value(weights[0]).name + ".merged";
-    const ValueId weight = AddConcatenated(graph, packing, name, weights);
-    const ValueId bias =
-        biases.empty() ? ir::kNoValue : AddConcatenated(graph, packing, name + ".bias", biases);
+    const ValueId weight = AddConcatenated(graph, packing, types, name, weights);
+    const ValueId bias = biases.empty()
+                             ? ir::kNoValue
+                             : AddConcatenated(graph, packing, types, name + ".bias", biases);
     TRY_ASSIGN(const ValueId merged,
                graph.AddNode(Op::kLinear, name + ".out", {x, weight, bias, ir::kNoValue}));
+    types.push_back(graph.value(merged).dtype);
     result.push_back(graph.nodes().back());
     for (Node& slice : outputs) {
       slice.inputs = {merged};
       result.push_back(slice);
     }
-    merged_inputs.insert(x);
   }
   graph.ReplaceNodes(std::move(result));
   return {};
@@ -198,10 +217,10 @@ Result<void> MergeLinears(Graph& graph, PackPlan& packing) {
 
 }  // namespace
 
-Result<void> Fuse(Graph& graph, PackPlan& packing) {
+Result<void> Fuse(Graph& graph, PackPlan& packing, StoredTypes& types) {
   FuseGates(graph);
   FuseResiduals(graph);
-  return MergeLinears(graph, packing);
+  return MergeLinears(graph, packing, types);
 }
 
 }  // namespace millpower::compile

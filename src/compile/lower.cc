@@ -1,6 +1,7 @@
 // Nodes become instructions. A slice costs nothing: it becomes a view. A result takes the place of
 // an operand that nobody needs any more, where the instruction allows it.
 #include <algorithm>
+#include <map>
 
 #include "base/check.h"
 #include "compile/passes.h"
@@ -17,8 +18,8 @@ using ir::ValueKind;
 
 class Lowering {
  public:
-  Lowering(const Graph& graph, const Options& options, PackPlan& packing)
-      : graph_(graph), options_(options), packing_(packing) {}
+  Lowering(const Graph& graph, const Options& options, const StoredTypes& types, PackPlan& packing)
+      : graph_(graph), options_(options), types_(types), packing_(packing) {}
 
   Result<Lowered> Run() {
     const size_t values = graph_.values().size();
@@ -26,6 +27,10 @@ class Lowering {
     views_.resize(values);
     FindLastUses();
     DeclareRegisters();
+    for (const ir::Value& value : graph_.values())
+      lowered_.scratch.push_back(value.kind == ValueKind::kNode && value.shape.size() == 2
+                                     ? Rows(DimOf(value.shape[0]), value.shape[1].size, value.dtype)
+                                     : isa::Buffer{});
     isa::Program& program = lowered_.program;
     program.name = graph_.name;
     program.facts = graph_.facts;
@@ -33,9 +38,18 @@ class Lowering {
     for (const ValueId output : graph_.outputs())
       if (graph_.value(output).kind != ValueKind::kNode)
         return Unsupported("output '" + graph_.value(output).name + "' is not computed");
-    for (size_t i = 0; i < graph_.nodes().size(); ++i) {
+    const std::vector<Node>& nodes = graph_.nodes();
+    for (size_t i = 0; i < nodes.size(); ++i) {
       position_ = static_cast<int>(i);
-      TRY(LowerNode(graph_.nodes()[i]));
+      if (nodes[i].op == Op::kExperts && i + 1 < nodes.size() &&
+          IsResidualOf(nodes[i + 1], nodes[i])) {
+        position_ = static_cast<int>(++i);  // both at once
+        TRY(LowerExperts(nodes[i - 1], nodes[i].inputs[nodes[i].inputs[0] == nodes[i - 1].output],
+                         nodes[i].output));
+        if (IsOutput(nodes[i].output)) DeclareOutput(nodes[i].output);
+        continue;
+      }
+      TRY(LowerNode(nodes[i]));
     }
     return std::move(lowered_);
   }
@@ -51,6 +65,13 @@ class Lowering {
       last_use_[static_cast<size_t>(output)] = static_cast<int>(graph_.nodes().size());
   }
 
+  // Whether `add` adds what `node` makes, which nobody else needs, to something.
+  bool IsResidualOf(const Node& add, const Node& node) const {
+    const bool one_side =
+        add.op == Op::kAdd && (add.inputs[0] == node.output) != (add.inputs[1] == node.output);
+    return one_side && last_use_[static_cast<size_t>(node.output)] == position_ + 1;
+  }
+
   void DeclareRegisters() {
     for (const ir::SymbolBound& symbol : graph_.symbols())
       lowered_.program.registers.push_back({symbol.name, symbol.max, false});
@@ -59,6 +80,19 @@ class Lowering {
   isa::Dim DimOf(const ir::Dim& dim) const {
     if (dim.symbol.empty()) return {-1, dim.size};
     return {lowered_.program.FindRegister(dim.symbol), 0};
+  }
+
+  static isa::Buffer Rows(isa::Dim rows, int64_t cols, DType type = DType::kF32) {
+    return {.form = isa::Form::kRows, .dtype = type, .rows = rows, .cols = cols};
+  }
+
+  // A value that only instructions know of, as a whole.
+  View AddTemporary(isa::Buffer scratch) {
+    const auto id = static_cast<ValueId>(lowered_.buffer_of_value.size());
+    const int64_t cols = scratch.cols;
+    lowered_.buffer_of_value.push_back(-1);
+    lowered_.scratch.push_back(std::move(scratch));
+    return {.value = id, .cols = cols};
   }
 
   int32_t AddBuffer(isa::Buffer buffer) {
@@ -96,15 +130,15 @@ class Lowering {
     int32_t& buffer = lowered_.buffer_of_value[static_cast<size_t>(id)];
     const ir::Value& value = graph_.value(id);
     if (buffer >= 0) return buffer;
-    if (!value.values.empty()) {
-      packing_[value.name] = {PackRule::Kind::kValues, {}, value.values};
-    } else if (!packing_.contains(value.name)) {
-      packing_[value.name] = {PackRule::Kind::kConcat, {value.name}, {}};
-    }
+    if (!value.values.empty())
+      packing_[value.name] = {.kind = PackRule::Kind::kValues, .values = value.values};
+    else
+      packing_[value.name] = {.slices = SlicesOf(value, packing_),
+                              .cols = packed ? value.shape[1].size : 0};
     isa::Buffer declared{.name = value.name, .kind = isa::BufferKind::kWeight};
     if (packed) {
       declared.form = isa::Form::kPacked;
-      declared.dtype = PackedType(value.dtype);
+      declared.dtype = TypeOf(id);
       declared.rows = {-1, value.shape[0].size};
       declared.cols = value.shape[1].size;
     } else {
@@ -115,23 +149,59 @@ class Lowering {
     return buffer;
   }
 
-  DType PackedType(DType file_type) const {
-    return options_.weight_type.value_or(file_type == DType::kBf16 ? DType::kBf16 : DType::kF32);
+  DType TypeOf(ValueId weight) const { return types_[static_cast<size_t>(weight)]; }
+
+  View AddWeight(std::string name, DType type, int64_t rows, int64_t cols, PackRule rule) {
+    packing_[name] = std::move(rule);
+    return BufferView(AddBuffer({.name = std::move(name),
+                                 .kind = isa::BufferKind::kWeight,
+                                 .form = isa::Form::kPacked,
+                                 .dtype = type,
+                                 .rows = {-1, rows},
+                                 .cols = cols}));
   }
 
   // Gate and up as one weight, 16 channels of each in turn, so that one block of registers holds
-  // both sides of a product. Channels that fill up the last 16 are zeros.
-  int32_t GatedWeight(ValueId gate, ValueId up) {
+  // both sides of a product. Each is filled up with channels of zeros to `channels`, of every
+  // expert (0: there are none).
+  View GatedWeight(ValueId gate, ValueId up, int64_t experts, int64_t channels) {
     const ir::Value& a = graph_.value(gate);
-    const ir::Value& b = graph_.value(up);
-    const std::string name = a.name + ".gated";
-    packing_[name] = {PackRule::Kind::kInterleave, {a.name, b.name}, {}};
-    return AddBuffer({.name = name,
-                      .kind = isa::BufferKind::kWeight,
-                      .form = isa::Form::kPacked,
-                      .dtype = PackedType(a.dtype == b.dtype ? a.dtype : DType::kF32),
-                      .rows = {-1, 2 * isa::PackedBlocks(a.shape[0].size) * isa::kLanes},
-                      .cols = a.shape[1].size});
+    return AddWeight(a.name + ".gated", TypeOf(gate), std::max<int64_t>(experts, 1) * 2 * channels,
+                     a.shape.back().size,
+                     {.kind = PackRule::Kind::kInterleave,
+                      .slices = SlicesOf(a, packing_),
+                      .others = SlicesOf(graph_.value(up), packing_),
+                      .cols = a.shape.back().size,
+                      .experts = experts});
+  }
+
+  static int64_t RoundUp(int64_t size, int64_t multiple) {
+    return (size + multiple - 1) / multiple * multiple;
+  }
+
+  // `x` as a weight of this type takes it: as it is, or quantised.
+  View Activations(View x, DType weight_type) {
+    if (!IsBlockType(weight_type)) return x;
+    View quantised = AddTemporary(
+        {.form = isa::Form::kQuantised, .dtype = DType::kI8, .rows = RowsOf(x), .cols = x.cols});
+    Emit(isa::Opcode::kQuantise, {x, quantised});
+    return quantised;
+  }
+
+  // The same of a value of the graph, which is quantised once for all that take it.
+  View Activations(ValueId x, DType weight_type) {
+    if (!IsBlockType(weight_type)) return ViewOf(x);
+    const auto [found, added] = quantised_.try_emplace(x);
+    if (added) found->second = Activations(ViewOf(x), weight_type);
+    return found->second;
+  }
+
+  isa::Dim RowsOf(const View& view) const {
+    const int32_t buffer = view.buffer != isa::kNoBuffer
+                               ? view.buffer
+                               : lowered_.buffer_of_value[static_cast<size_t>(view.value)];
+    return buffer >= 0 ? lowered_.program.buffers[static_cast<size_t>(buffer)].rows
+                       : lowered_.scratch[static_cast<size_t>(view.value)].rows;
   }
 
   // The value's place: its own, or columns of another's.
@@ -225,15 +295,11 @@ class Lowering {
         return {};
       case Op::kLinear:
         return LowerLinear(node);
-      case Op::kGatedLinear: {
-        const int32_t weight = GatedWeight(in[1], in[2]);
-        View y = ViewOf(node.output);
-        y.cols = isa::PackedBlocks(y.cols) * isa::kLanes;  // readers take the channels they know
-        lowered_.stored_cols[node.output] = y.cols;
-        Emit(isa::Opcode::kMatMul, {ViewOf(in[0]), BufferView(weight), {}, {}, y},
-             {static_cast<int64_t>(isa::Epilogue::kSiluGate)});
+      case Op::kGatedLinear:
+        LowerGatedLinear(node);
         return {};
-      }
+      case Op::kExperts:
+        return LowerExperts(node, ir::kNoValue, node.output);
       case Op::kRopeTable:
         Emit(isa::Opcode::kRopeTable,
              {ViewOf(in[0]), BufferView(WeightBuffer(in[1], false)), ViewOf(node.output)},
@@ -258,6 +324,77 @@ class Lowering {
     }
   }
 
+  void EmitMatMul(View x, View w, View bias, View residual, View y, isa::Epilogue epilogue) {
+    Emit(isa::Opcode::kMatMul, {x, w, bias, residual, y}, {static_cast<int64_t>(epilogue)});
+  }
+
+  void LowerGatedLinear(const Node& node) {
+    const auto& in = node.inputs;
+    View y = ViewOf(node.output);
+    if (TypeOf(in[1]) !=
+        TypeOf(in[2])) {  // no one weight: first the gate, then the product over it
+      const View gate = BufferView(WeightBuffer(in[1], true));
+      EmitMatMul(Activations(in[0], TypeOf(in[1])), gate, {}, {}, y, isa::Epilogue::kNone);
+      const View up = BufferView(WeightBuffer(in[2], true));
+      EmitMatMul(Activations(in[0], TypeOf(in[2])), up, {}, y, y, isa::Epilogue::kSiluMul);
+      return;
+    }
+    y.cols = RoundUp(y.cols, isa::kLanes);  // readers take the channels they know
+    lowered_.scratch[static_cast<size_t>(node.output)].cols = y.cols;
+    const View weight = GatedWeight(in[1], in[2], 0, y.cols);
+    EmitMatMul(Activations(in[0], TypeOf(in[1])), weight, {}, {}, y, isa::Epilogue::kSiluGate);
+  }
+
+  // y = residual + what the experts make of x; without a residual (kNoValue) that alone.
+  Result<void> LowerExperts(const Node& node, ValueId residual, ValueId output) {
+    const ValueId x = node.inputs[0], router = node.inputs[1], gate = node.inputs[2],
+                  up = node.inputs[3], down = node.inputs[4];
+    const int64_t choices = ir::IntAttribute(node, "choices");
+    const int64_t experts = graph_.value(gate).shape[0].size;
+    const int64_t inner = graph_.value(gate).shape[1].size;
+    const int64_t hidden = graph_.value(down).shape[1].size;
+    if (experts > isa::kMaxExperts || choices > isa::kMaxChoices)
+      return Unsupported("'" + graph_.value(node.output).name + "' chooses " +
+                         std::to_string(choices) + " of " + std::to_string(experts) +
+                         " experts; at most " + std::to_string(isa::kMaxChoices) + " of " +
+                         std::to_string(isa::kMaxExperts) + " can be chosen");
+    const isa::Dim rows = RowsOf(ViewOf(x));
+
+    const View scores = AddTemporary(Rows(rows, experts));
+    const View router_weight = BufferView(WeightBuffer(router, true));
+    EmitMatMul(Activations(x, TypeOf(router)), router_weight, {}, {}, scores, isa::Epilogue::kNone);
+    const View list = AddTemporary({.form = isa::Form::kExperts,
+                                    .dtype = DType::kI32,
+                                    .rows = rows,
+                                    .cols = choices,
+                                    .heads = experts});
+    const View weights = AddTemporary(Rows(rows, choices));
+    Emit(isa::Opcode::kRoute, {scores, list, weights}, {ir::IntAttribute(node, "normalise")});
+
+    // What each choice makes begins at a whole group, if the next weight takes it quantised.
+    const int64_t channels =
+        RoundUp(inner, IsBlockType(TypeOf(down)) ? isa::kQuantGroup : isa::kLanes);
+    const View middle = AddTemporary(Rows(rows, choices * channels));
+    const View gated = GatedWeight(gate, up, experts, channels);
+    Emit(isa::Opcode::kExpertMatMul, {Activations(x, TypeOf(gate)), gated, list, middle},
+         {static_cast<int64_t>(isa::Epilogue::kSiluGate)});
+
+    const View made = AddTemporary(Rows(rows, choices * hidden));
+    const View down_weight = AddWeight(
+        graph_.value(down).name, TypeOf(down), experts * RoundUp(hidden, isa::kLanes), channels,
+        {.slices = SlicesOf(graph_.value(down), packing_), .cols = inner, .experts = experts});
+    Emit(isa::Opcode::kExpertMatMul, {Activations(middle, TypeOf(down)), down_weight, list, made},
+         {static_cast<int64_t>(isa::Epilogue::kNone)});
+
+    View addend;
+    if (residual != ir::kNoValue) {
+      addend = ViewOf(residual);
+      TakeOver(output, residual);
+    }
+    Emit(isa::Opcode::kCombine, {made, weights, addend, ViewOf(output)});
+    return {};
+  }
+
   Result<void> LowerLinear(const Node& node) {
     const auto& in = node.inputs;
     const View bias = in[2] == ir::kNoValue ? View{} : BufferView(WeightBuffer(in[2], false));
@@ -268,10 +405,9 @@ class Lowering {
       residual = ViewOf(in[3]);
       if (in[3] != in[0]) TakeOver(node.output, in[3]);
     }
-    Emit(
-        isa::Opcode::kMatMul,
-        {ViewOf(in[0]), BufferView(WeightBuffer(in[1], true)), bias, residual, ViewOf(node.output)},
-        {static_cast<int64_t>(epilogue)});
+    const View weight = BufferView(WeightBuffer(in[1], true));
+    EmitMatMul(Activations(in[0], TypeOf(in[1])), weight, bias, residual, ViewOf(node.output),
+               epilogue);
     return {};
   }
 
@@ -286,11 +422,17 @@ class Lowering {
     if (!entries.has_bound || entries.bound.reg < 0)
       return Unsupported("'" + entries.name + "' has no symbol as its bound");
     lowered_.program.registers[static_cast<size_t>(entries.bound.reg)].at_load = true;
+    const DType kv_type = options_.kv_type.value_or(DType::kBf16);
+    if (const int64_t head_dim = ir::IntAttribute(node, "head_dim");
+        head_dim % isa::StepsPerLine(kv_type) != 0)
+      return Unsupported(std::string("KV pages in ") + Name(kv_type) + ": heads of " +
+                         std::to_string(head_dim) + " channels are no multiple of " +
+                         std::to_string(isa::StepsPerLine(kv_type)));
     const View cache =
         BufferView(AddBuffer({.name = "kv." + std::to_string(ir::IntAttribute(node, "layer")),
                               .kind = isa::BufferKind::kKv,
                               .form = isa::Form::kPages,
-                              .dtype = options_.kv_type.value_or(DType::kBf16),
+                              .dtype = kv_type,
                               .rows = entries.bound,
                               .cols = ir::IntAttribute(node, "head_dim"),
                               .heads = ir::IntAttribute(node, "kv_heads")}));
@@ -302,17 +444,20 @@ class Lowering {
 
   const Graph& graph_;
   const Options& options_;
+  const StoredTypes& types_;
   PackPlan& packing_;
   Lowered lowered_;
-  std::vector<View> views_;    // by value; kNoValue: the value has a place of its own
-  std::vector<int> last_use_;  // by value: position of the last node that reads it
+  std::map<ValueId, View> quantised_;  // by value of the graph
+  std::vector<View> views_;            // by value; kNoValue: the value has a place of its own
+  std::vector<int> last_use_;          // by value: position of the last node that reads it
   int position_ = 0;
 };
 
 }  // namespace
 
-Result<Lowered> Lower(const Graph& graph, const Options& options, PackPlan& packing) {
-  return Lowering(graph, options, packing).Run();
+Result<Lowered> Lower(const Graph& graph, const Options& options, const StoredTypes& types,
+                      PackPlan& packing) {
+  return Lowering(graph, options, types, packing).Run();
 }
 
 }  // namespace millpower::compile

@@ -2,24 +2,24 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "base/blocks.h"
 #include "base/check.h"
+#include "compile/repack.h"
 #include "isa/layout.h"
 
 namespace millpower::compile {
 namespace {
 
-float ReadElement(const std::byte* bytes, DType type, int64_t index) {
-  if (type == DType::kF32) {
-    float value;
-    std::memcpy(&value, bytes + index * 4, sizeof value);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, bytes + index * 2, sizeof bits);
-  return type == DType::kBf16 ? Bf16ToF32(bits) : F16ToF32(bits);
+std::unexpected<Error> Misfit(std::string message) {
+  return Fail(ErrorCode::kInvalidArgument, std::move(message));
 }
+
+// Holds numbers that can be widened to f32.
+bool IsFloat(DType type) { return type != DType::kI32 && type != DType::kI8; }
 
 // One row of a source tensor; no bytes: a row of zeros that fills up a block.
 struct SourceRow {
@@ -27,88 +27,251 @@ struct SourceRow {
   DType dtype = DType::kF32;
 };
 
-// The sources of a rule, checked, as one list of rows; a vector is a row per value.
-class Rows {
+// Rows of tensors as one list, checked.
+class SourceRows {
  public:
-  static Result<Rows> Open(const PackRule& rule, const ir::WeightSource& source, int64_t rows,
-                           int64_t cols) {
-    Rows opened;
-    opened.interleave_ = rule.kind == PackRule::Kind::kInterleave;
-    int64_t total = 0;
-    for (const std::string& name : rule.sources) {
-      TRY_ASSIGN(ir::TensorView tensor, source.Find(name));
-      const size_t rank = tensor.shape.size();
-      const bool fits = rank == 2 ? tensor.shape[1] == cols : rank == 1 && cols == 1;
-      if (!fits || tensor.dtype == DType::kI32)
-        return Fail(ErrorCode::kInvalidArgument, "tensor '" + name + "' is not a float tensor of " +
-                                                     std::to_string(cols) + " columns");
-      opened.begins_.push_back(total);
-      total += tensor.shape[0];
-      opened.tensors_.push_back(std::move(tensor));
+  static Result<SourceRows> Open(const std::vector<ir::TensorSlice>& slices, int64_t cols,
+                                 const ir::WeightSource& source) {
+    SourceRows opened;
+    for (const ir::TensorSlice& slice : slices) {
+      TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
+      if (!IsFloat(tensor.dtype) || tensor.shape.size() < 2 || tensor.shape.back() != cols ||
+          cols % BlockSize(tensor.dtype) != 0)
+        return Misfit("tensor '" + slice.tensor + "' is not a float tensor of " +
+                      std::to_string(cols) + " columns");
+      const int64_t row_bytes = cols / BlockSize(tensor.dtype) * BlockBytes(tensor.dtype);
+      const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
+      const int64_t taken = slice.rows == 0 ? rows : slice.rows;
+      if (slice.first_row < 0 || taken < 1 || slice.first_row > rows ||
+          taken > rows - slice.first_row)
+        return Misfit("tensor '" + slice.tensor + "' has " + std::to_string(rows) +
+                      " rows, where rows " + std::to_string(slice.first_row) + " to " +
+                      std::to_string(slice.first_row + taken - 1) + " are wanted");
+      opened.begins_.push_back(opened.count_);
+      opened.parts_.push_back(
+          {tensor.bytes.subspan(static_cast<size_t>(slice.first_row * row_bytes),
+                                static_cast<size_t>(taken * row_bytes)),
+           tensor.dtype, row_bytes});
+      opened.count_ += taken;
     }
-    const int64_t filled =
-        opened.interleave_ ? 2 * isa::PackedBlocks(total / 2) * isa::kLanes : total;
-    if (filled != rows || (opened.interleave_ && opened.begins_.back() * 2 != total))
-      return Fail(ErrorCode::kInvalidArgument,
-                  "tensor '" + rule.sources.front() + "' has " + std::to_string(total) +
-                      " rows where the Program declares " + std::to_string(rows));
-    opened.cols_ = cols;
     return opened;
   }
 
+  int64_t count() const { return count_; }
+
   SourceRow Row(int64_t row) const {
-    size_t part = 0;
-    if (interleave_) {
-      part = static_cast<size_t>(row / isa::kLanes % 2);
-      row = row / (2 * isa::kLanes) * isa::kLanes + row % isa::kLanes;
-    } else {
-      while (part + 1 < begins_.size() && row >= begins_[part + 1]) ++part;
-      row -= begins_[part];
-    }
-    const ir::TensorView& tensor = tensors_[part];
-    if (row >= tensor.shape[0]) return {};
-    return {tensor.bytes.data() + row * cols_ * SizeBytes(tensor.dtype), tensor.dtype};
+    const size_t at = PartOf(row);
+    const Part& part = parts_[at];
+    return {part.bytes.data() + (row - begins_[at]) * part.row_bytes, part.dtype};
   }
 
-  void Release(const ir::WeightSource& source) const {
-    for (const ir::TensorView& tensor : tensors_) source.Release(tensor.bytes);
+  // Rows [begin, end) have been packed.
+  void Release(int64_t begin, int64_t end, const ir::WeightSource& source) const {
+    while (begin < end) {
+      const size_t at = PartOf(begin);
+      const Part& part = parts_[at];
+      const int64_t first = begin - begins_[at];
+      const int64_t rows = std::min(end - begin, std::ssize(part.bytes) / part.row_bytes - first);
+      source.Release(part.bytes.subspan(static_cast<size_t>(first * part.row_bytes),
+                                        static_cast<size_t>(rows * part.row_bytes)));
+      begin += rows;
+    }
   }
 
  private:
-  std::vector<ir::TensorView> tensors_;
-  std::vector<int64_t> begins_;
-  int64_t cols_ = 0;
-  bool interleave_ = false;
+  struct Part {
+    std::span<const std::byte> bytes;
+    DType dtype = DType::kF32;
+    int64_t row_bytes = 0;
+  };
+  size_t PartOf(int64_t row) const {
+    return static_cast<size_t>(std::ranges::upper_bound(begins_, row) - begins_.begin()) - 1;
+  }
+
+  std::vector<Part> parts_;
+  std::vector<int64_t> begins_;  // of each part: rows before it
+  int64_t count_ = 0;
 };
 
-// One block of 16 channels: lines of 16 lanes (isa/layout.h).
-void PackBlock(const isa::Buffer& buffer, const Rows& rows, int64_t block, std::byte* out) {
-  const DType type = buffer.dtype;
-  const int64_t k = buffer.cols;
-  std::byte* lines = out + block * isa::PackedLines(k, type) * isa::kLineBytes;
-  std::memset(lines, 0, static_cast<size_t>(isa::PackedLines(k, type) * isa::kLineBytes));
-  const int64_t channels = std::min(isa::kLanes, buffer.rows.size - block * isa::kLanes);
-  for (int64_t lane = 0; lane < channels; ++lane) {
-    const SourceRow row = rows.Row(block * isa::kLanes + lane);
-    if (row.bytes == nullptr) continue;
-    if (type == DType::kBf16 && row.dtype == DType::kBf16) {  // two at a time, as they lie
-      for (int64_t step = 0; step < k; step += 2)
-        std::memcpy(lines + isa::PackedOffset(lane, step, k, type), row.bytes + step * 2,
-                    static_cast<size_t>(std::min<int64_t>(2, k - step) * 2));
-      continue;
+// Which source row each channel of a packed weight is.
+class ChannelMap {
+ public:
+  static Result<ChannelMap> Open(const isa::Buffer& buffer, const PackRule& rule,
+                                 const ir::WeightSource& source) {
+    ChannelMap map;
+    const bool interleave = rule.kind == PackRule::Kind::kInterleave;
+    TRY_ASSIGN(SourceRows first, SourceRows::Open(rule.slices, rule.cols, source));
+    map.lists_.push_back(std::move(first));
+    if (interleave) {
+      TRY_ASSIGN(SourceRows second, SourceRows::Open(rule.others, rule.cols, source));
+      map.lists_.push_back(std::move(second));
     }
-    for (int64_t step = 0; step < k; ++step) {
-      const float value = ReadElement(row.bytes, row.dtype, step);
-      std::byte* to = lines + isa::PackedOffset(lane, step, k, type);
-      if (type == DType::kF32) {
-        std::memcpy(to, &value, sizeof value);
-      } else {
-        const Bf16 bits = F32ToBf16(value);
-        std::memcpy(to, &bits, sizeof bits);
-      }
+    const int64_t rows = map.lists_[0].count();
+    const auto lists = static_cast<int64_t>(map.lists_.size());
+    const int64_t experts = std::max<int64_t>(rule.experts, 1);
+    CHECK(buffer.rows.size % experts == 0) << buffer.name;
+    map.channels_ = buffer.rows.size / experts;
+    map.rows_ = rows / experts;
+    const bool filled_up = interleave || rule.experts > 0;
+    const int64_t expected =
+        filled_up ? lists * isa::PackedBlocks(map.rows_) * isa::kLanes : map.rows_;
+    // More than whole blocks: a gate's channels are filled up as its readers want their steps.
+    const bool fits =
+        filled_up ? expected <= map.channels_ && map.channels_ < expected + lists * isa::kQuantGroup
+                  : expected == map.channels_;
+    if (rows % experts != 0 || map.lists_.back().count() != rows || !fits)
+      return Misfit("tensor '" + rule.slices.front().tensor + "' has " + std::to_string(rows) +
+                    (interleave ? " and '" + rule.others.front().tensor + "' has " +
+                                      std::to_string(map.lists_.back().count())
+                                : "") +
+                    " rows where the Program declares " + std::to_string(buffer.rows.size));
+    return map;
+  }
+
+  SourceRow Row(int64_t channel) const {
+    const int64_t expert = channel / channels_;
+    int64_t row = channel % channels_;
+    size_t list = 0;
+    if (lists_.size() == 2) {
+      list = static_cast<size_t>(row / isa::kLanes % 2);
+      row = row / (2 * isa::kLanes) * isa::kLanes + row % isa::kLanes;
+    }
+    if (row >= rows_) return {};
+    return lists_[list].Row(expert * rows_ + row);
+  }
+
+  // Channels [begin, end) have been packed.
+  void Release(int64_t begin, int64_t end, const ir::WeightSource& source) const {
+    for (const SourceRows& list : lists_) list.Release(RowsBefore(begin), RowsBefore(end), source);
+  }
+  void ReleaseAll(const ir::WeightSource& source) const {
+    for (const SourceRows& list : lists_) list.Release(0, list.count(), source);
+  }
+
+ private:
+  // Rows of each list that the channels before `channel` take, at least.
+  int64_t RowsBefore(int64_t channel) const {
+    const int64_t within = channel % channels_;
+    const int64_t row = lists_.size() == 2 ? within / (2 * isa::kLanes) * isa::kLanes : within;
+    return channel / channels_ * rows_ + std::min(row, rows_);
+  }
+
+  std::vector<SourceRows> lists_;  // two when they alternate
+  int64_t channels_ = 0;           // of one expert
+  int64_t rows_ = 0;               // of one expert in each list
+};
+
+// Packs blocks of 16 channels of one weight. One per thread: keeps rows it converts.
+class BlockPacker {
+ public:
+  BlockPacker(const isa::Buffer& buffer, const ChannelMap& map, int64_t cols)
+      : buffer_(buffer), map_(map), cols_(cols) {
+    floats_.resize(
+        static_cast<size_t>((cols + 31) / 32 * 32));  // a multiple of any quantised block
+    if (IsBlockType(buffer.dtype)) {
+      row_bytes_ =
+          (cols + BlockSize(buffer.dtype) - 1) / BlockSize(buffer.dtype) * BlockBytes(buffer.dtype);
+      converted_.resize(static_cast<size_t>(isa::kLanes * row_bytes_));
     }
   }
+
+  void Pack(int64_t block, std::byte* out) {
+    const int64_t bytes = isa::PackedLines(buffer_.cols, buffer_.dtype) * isa::kLineBytes;
+    std::byte* lines = out + block * bytes;
+    const int64_t channels = std::min(isa::kLanes, buffer_.rows.size - block * isa::kLanes);
+    std::array<SourceRow, isa::kLanes> rows{};
+    for (int64_t lane = 0; lane < channels; ++lane)
+      rows[static_cast<size_t>(lane)] = map_.Row(block * isa::kLanes + lane);
+    if (!IsBlockType(buffer_.dtype)) {
+      std::memset(lines, 0, static_cast<size_t>(bytes));
+      for (int64_t lane = 0; lane < channels; ++lane)
+        PackFloats(rows[static_cast<size_t>(lane)], lines + lane * isa::kLaneBytes);
+      return;
+    }
+    LaneBlocks lanes{};
+    for (size_t lane = 0; lane < rows.size(); ++lane) lanes[lane] = InBlocks(rows[lane], lane);
+    Repack(buffer_.dtype, lanes, (cols_ + BlockSize(buffer_.dtype) - 1) / BlockSize(buffer_.dtype),
+           buffer_.cols, lines);
+  }
+
+ private:
+  // One channel of a float weight; `lane` is its place in the first line.
+  void PackFloats(const SourceRow& row, std::byte* lane) {
+    if (row.bytes == nullptr) return;
+    if (buffer_.dtype == DType::kBf16 && row.dtype == DType::kBf16) {  // two at a time, as they lie
+      for (int64_t step = 0; step < cols_; step += 2)
+        std::memcpy(lane + step / 2 * isa::kLineBytes, row.bytes + step * 2,
+                    static_cast<size_t>(std::min<int64_t>(2, cols_ - step) * 2));
+      return;
+    }
+    Dequantise(row.dtype, row.bytes, cols_, floats_.data());
+    if (buffer_.dtype == DType::kF32) {
+      for (int64_t step = 0; step < cols_; ++step)
+        std::memcpy(lane + step * isa::kLineBytes, &floats_[static_cast<size_t>(step)],
+                    sizeof(float));
+      return;
+    }
+    for (int64_t step = 0; step < cols_; ++step) {
+      const Bf16 bits = F32ToBf16(floats_[static_cast<size_t>(step)]);
+      std::memcpy(lane + step / 2 * isa::kLineBytes + step % 2 * 2, &bits, sizeof bits);
+    }
+  }
+
+  // A row as blocks of the buffer's type: the file's own, or made from its values.
+  const std::byte* InBlocks(const SourceRow& row, size_t lane) {
+    if (row.bytes == nullptr || row.dtype == buffer_.dtype) return row.bytes;
+    std::ranges::fill(floats_, 0.0f);
+    Dequantise(row.dtype, row.bytes, cols_, floats_.data());
+    std::byte* blocks = converted_.data() + lane * static_cast<size_t>(row_bytes_);
+    CHECK(buffer_.dtype == DType::kQ8_0 || buffer_.dtype == DType::kQ4_0) << buffer_.name;
+    if (buffer_.dtype == DType::kQ8_0)
+      QuantiseQ8_0(floats_.data(), std::ssize(floats_), blocks);
+    else
+      QuantiseQ4_0(floats_.data(), std::ssize(floats_), blocks);
+    return blocks;
+  }
+
+  const isa::Buffer& buffer_;
+  const ChannelMap& map_;
+  const int64_t cols_;
+  int64_t row_bytes_ = 0;
+  std::vector<float> floats_;
+  std::vector<std::byte> converted_;
+};
+
+// Tensors of one dimension, or rows of others, one after the other.
+Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
+                        const ir::WeightSource& source, std::span<std::byte> out) {
+  std::vector<float> values;
+  for (const ir::TensorSlice& slice : rule.slices) {
+    TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
+    const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+    if (!IsFloat(tensor.dtype) || cols < 1 || cols % BlockSize(tensor.dtype) != 0 ||
+        (slice.rows == 0 && tensor.shape.size() != 1))
+      return Misfit("tensor '" + slice.tensor + "' is not a list of floats");
+    const int64_t row_bytes = cols / BlockSize(tensor.dtype) * BlockBytes(tensor.dtype);
+    const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
+    const int64_t taken = slice.rows == 0 ? rows : slice.rows;
+    if (slice.first_row < 0 || slice.first_row > rows || taken > rows - slice.first_row ||
+        taken * cols > buffer.cols - std::ssize(values))
+      return Misfit("tensor '" + slice.tensor + "' has " + std::to_string(rows) + " rows of " +
+                    std::to_string(cols) + " values where the Program declares " +
+                    std::to_string(buffer.cols) + " in all");
+    values.resize(values.size() + static_cast<size_t>(taken * cols));
+    Dequantise(tensor.dtype, tensor.bytes.data() + slice.first_row * row_bytes, taken * cols,
+               values.data() + std::ssize(values) - taken * cols);
+    source.Release(tensor.bytes);
+  }
+  if (std::ssize(values) != buffer.cols)
+    return Misfit("tensor '" + rule.slices.front().tensor + "' has " +
+                  std::to_string(values.size()) + " values where the Program declares " +
+                  std::to_string(buffer.cols));
+  std::memcpy(out.data(), values.data(), out.size());
+  return {};
 }
+
+// Packed bytes after which a thread lets go of the source pages behind it.
+constexpr int64_t kReleaseBytes = 4 << 20;
 
 }  // namespace
 
@@ -122,23 +285,23 @@ Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
     std::memcpy(out.data(), rule.values.data(), out.size());
     return {};
   }
-  if (buffer.form == isa::Form::kRows) {
-    TRY_ASSIGN(const Rows rows, Rows::Open(rule, source, buffer.cols, 1));
-    for (int64_t i = 0; i < buffer.cols; ++i) {
-      const SourceRow row = rows.Row(i);
-      const float value = ReadElement(row.bytes, row.dtype, 0);
-      std::memcpy(out.data() + i * 4, &value, sizeof value);
-    }
-    return {};
-  }
-  TRY_ASSIGN(const Rows rows, Rows::Open(rule, source, buffer.rows.size, buffer.cols));
+  if (buffer.form == isa::Form::kRows) return PackVector(buffer, rule, source, out);
+  CHECK(rule.cols <= buffer.cols) << buffer.name;
+  TRY_ASSIGN(const ChannelMap map, ChannelMap::Open(buffer, rule, source));
   const int64_t blocks = isa::PackedBlocks(buffer.rows.size);
+  const int64_t block_bytes = isa::PackedLines(buffer.cols, buffer.dtype) * isa::kLineBytes;
+  const int64_t release = std::max<int64_t>(1, kReleaseBytes / block_bytes);
   team.Run([&](int member) {
+    BlockPacker packer(buffer, map, rule.cols);
     const int64_t begin = blocks * member / team.count();
     const int64_t end = blocks * (member + 1) / team.count();
-    for (int64_t block = begin; block < end; ++block) PackBlock(buffer, rows, block, out.data());
+    for (int64_t first = begin; first < end; first += release) {
+      const int64_t last = std::min(end, first + release);
+      for (int64_t block = first; block < last; ++block) packer.Pack(block, out.data());
+      map.Release(first * isa::kLanes, std::min(last * isa::kLanes, buffer.rows.size), source);
+    }
   });
-  rows.Release(source);
+  map.ReleaseAll(source);  // the pages that two ranges share
   return {};
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/threads.h"
+#include "ir/graph.h"
 #include "ir/weights.h"
 #include "isa/package.h"
 #include "isa/program.h"
@@ -18,21 +19,28 @@ namespace millpower::compile {
 // How one weight buffer is made.
 struct PackRule {
   enum class Kind {
-    kConcat,      // rows of the sources, one after the other
-    kInterleave,  // 16 rows of the first source, 16 of the second, and so on (gate and up); what
-                  // the last 16 lack is zeros
+    kConcat,      // the rows of `slices`, one after the other
+    kInterleave,  // 16 rows of `slices`, 16 of `others`, and so on (gate and up)
     kValues,      // computed by the importer
   };
   Kind kind = Kind::kConcat;
-  std::vector<std::string> sources;  // tensor names
-  std::vector<float> values;         // of kValues
+  // Rows of tensors; one whose `rows` are 0 means the whole tensor.
+  std::vector<ir::TensorSlice> slices = {};
+  std::vector<ir::TensorSlice> others = {};
+  int64_t cols = 0;  // of a matrix: values in a row; what the buffer has beyond is 0
+  // Not 0: the rows are those of so many experts, each of which has as many channels of the buffer;
+  // what an expert's rows leave of them is 0.
+  int64_t experts = 0;
+  std::vector<float> values = {};  // of kValues
 };
 
 // By name of the Program's weight buffer.
 using PackPlan = std::map<std::string, PackRule>;
 
-// Writes `buffer`'s bytes to `out` (exactly its size). Matrix weights are rounded or widened to the
-// buffer's type; vectors become f32. Work is split over `team`.
+// Writes `buffer`'s bytes to `out` (exactly its size). Matrix weights take the buffer's type: a
+// block type takes the file's scales and integers as they are, when the file has that type; else
+// values are widened to f32 and rounded. Vectors become f32. Work is split over `team`, and source
+// pages are released as they are done with.
 // Errors: those of the source; kInvalidArgument when a tensor's shape is not what the graph said.
 Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
                         const ir::WeightSource& source, ThreadTeam& team, std::span<std::byte> out);

@@ -1,7 +1,6 @@
 // What the passes of one compilation hand to each other. Internal to this folder.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -12,8 +11,15 @@
 
 namespace millpower::compile {
 
-// Rewrites `graph`; weights it makes out of others get a rule in `packing`.
-Result<void> Fuse(ir::Graph& graph, PackPlan& packing);
+// By value: what a matrix weight is stored as, whatever its file has.
+using StoredTypes = std::vector<DType>;
+StoredTypes ChooseTypes(const ir::Graph& graph, const Options& options);
+
+// The rows that a weight of the graph is made of.
+std::vector<ir::TensorSlice> SlicesOf(const ir::Value& weight, const PackPlan& packing);
+
+// Rewrites `graph`; weights it makes out of others get a rule in `packing` and a type in `types`.
+Result<void> Fuse(ir::Graph& graph, PackPlan& packing, StoredTypes& types);
 
 // An operand before scratch is planned: columns of a value, or a whole declared buffer (a weight or
 // a cache that no value stands for). Neither: an optional operand that is absent.
@@ -31,15 +37,18 @@ struct LoweredInstruction {
 
 struct Lowered {
   isa::Program program;  // name, facts, registers, and the buffers that are not scratch
-  std::vector<int32_t> buffer_of_value;        // index by ValueId; -1: scratch, or not stored
-  std::map<ir::ValueId, int64_t> stored_cols;  // of values stored wider than they are
+  // By value. Beyond the graph's there are values that only instructions know of (quantised
+  // activations, expert lists).
+  std::vector<int32_t> buffer_of_value;  // -1: scratch, or not stored
+  std::vector<isa::Buffer> scratch;      // what a value that is scratch takes; no name yet
   std::vector<LoweredInstruction> instructions;
 };
 
-Result<Lowered> Lower(const ir::Graph& graph, const Options& options, PackPlan& packing);
+Result<Lowered> Lower(const ir::Graph& graph, const Options& options, const StoredTypes& types,
+                      PackPlan& packing);
 
 // Gives every scratch value a buffer, and the instructions their operands.
-std::vector<isa::Instruction> PlanBuffers(const ir::Graph& graph, Lowered& lowered);
+std::vector<isa::Instruction> PlanBuffers(Lowered& lowered);
 
 // Deals the instructions to the Program's streams, with the waits and posts they need.
 void Schedule(const std::vector<isa::Instruction>& instructions, isa::Program& program);

@@ -1,5 +1,5 @@
-// Values whose lives do not overlap share buffers. Only values of one row count, width and type
-// share, so that every operand's stride is its own width.
+// Values whose lives do not overlap share buffers. Only values of one row count, width, form and
+// type share, so that every operand's stride is its own width.
 #include <algorithm>
 
 #include "base/check.h"
@@ -10,8 +10,8 @@ namespace {
 
 class Planner {
  public:
-  Planner(const ir::Graph& graph, Lowered& lowered) : graph_(graph), lowered_(lowered) {
-    last_use_.assign(graph.values().size(), -1);
+  explicit Planner(Lowered& lowered) : lowered_(lowered) {
+    last_use_.assign(lowered.buffer_of_value.size(), -1);
     for (size_t i = 0; i < lowered.instructions.size(); ++i)
       for (const View& view : lowered.instructions[i].operands)
         if (view.value != ir::kNoValue)
@@ -44,28 +44,19 @@ class Planner {
   }
 
   int32_t Claim(ir::ValueId id) {
-    const ir::Value& value = graph_.value(id);
-    CHECK(value.shape.size() == 2) << value.name;
-    isa::Buffer wanted{.name = "scratch." + std::to_string(scratch_count_),
-                       .form = isa::Form::kRows,
-                       .dtype = value.dtype,
-                       .rows = {-1, value.shape[0].size},
-                       .cols = value.shape[1].size};
-    if (const auto wider = lowered_.stored_cols.find(id); wider != lowered_.stored_cols.end())
-      wanted.cols = wider->second;
-    if (!value.shape[0].symbol.empty())
-      wanted.rows = {lowered_.program.FindRegister(value.shape[0].symbol), 0};
+    isa::Buffer wanted = lowered_.scratch[static_cast<size_t>(id)];
+    CHECK(wanted.cols > 0) << "value " << id << " has no place";
     const auto fits = std::ranges::find_if(free_, [&](int32_t free) {
       const isa::Buffer& buffer = lowered_.program.buffers[static_cast<size_t>(free)];
-      return buffer.rows == wanted.rows && buffer.cols == wanted.cols &&
-             buffer.dtype == wanted.dtype;
+      wanted.name = buffer.name;
+      return buffer == wanted;
     });
     if (fits != free_.end()) {
       const int32_t buffer = *fits;
       free_.erase(fits);
       return buffer;
     }
-    ++scratch_count_;
+    wanted.name = "scratch." + std::to_string(scratch_count_++);
     lowered_.program.buffers.push_back(std::move(wanted));
     return static_cast<int32_t>(lowered_.program.buffers.size()) - 1;
   }
@@ -78,7 +69,6 @@ class Planner {
     if (scratch && std::ranges::find(free_, buffer) == free_.end()) free_.push_back(buffer);
   }
 
-  const ir::Graph& graph_;
   Lowered& lowered_;
   std::vector<int> last_use_;  // by value: the last instruction that touches it
   std::vector<int32_t> free_;  // scratch buffers that hold nothing live
@@ -87,8 +77,6 @@ class Planner {
 
 }  // namespace
 
-std::vector<isa::Instruction> PlanBuffers(const ir::Graph& graph, Lowered& lowered) {
-  return Planner(graph, lowered).Run();
-}
+std::vector<isa::Instruction> PlanBuffers(Lowered& lowered) { return Planner(lowered).Run(); }
 
 }  // namespace millpower::compile

@@ -30,8 +30,9 @@ struct Completion {
 };
 
 // Whose launch goes first when several Programs want the device: the one of the lower class; within
-// a class, the Program that has had the least time so far, by its weight. A launch that has waited
-// for kAgingNs goes before all that have not.
+// a class, the Program that has had the least time so far, by its weight; a time in which it asked
+// for nothing counts as if it had had its share. A launch that has waited for kAgingNs goes before
+// all that have not.
 using LaunchClass = int;
 inline constexpr int kLaunchClasses = 3;
 inline constexpr int64_t kAgingNs = 1'000'000'000;
@@ -54,7 +55,7 @@ class LoadedProgram {
   // Errors: kInvalidArgument, naming the input; nothing runs then.
   virtual Result<Ticket> Submit(const Launch& launch, LaunchClass launch_class = 0) = 0;
 
-  // Waits for a submitted launch.
+  // Waits for a submitted launch. A device may use the waiting thread to run it, or others'.
   virtual Result<Completion> Complete(Ticket ticket) = 0;
 
   // An output of the last completed launch, until the next Submit: [rows, cols] 4-byte elements.

@@ -1,7 +1,10 @@
 #include "device/launch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
+
+#include "isa/sampling.h"
 
 namespace millpower::device {
 namespace {
@@ -48,6 +51,14 @@ LaunchChecker::LaunchChecker(const isa::Program& program)
   for (size_t i = 0; i < program.buffers.size(); ++i)
     if (program.buffers[i].kind == isa::BufferKind::kInput)
       inputs_.push_back(static_cast<int32_t>(i));
+  for (const auto& stream : program.streams)
+    for (const isa::Instruction& instruction : stream) {
+      if (instruction.op != isa::Opcode::kSample) continue;
+      const isa::Operand& operand = instruction.operand(isa::sample::kAdjustments);
+      if (program.buffer(operand).kind == isa::BufferKind::kInput &&
+          std::ranges::find(adjustments_, operand) == adjustments_.end())
+        adjustments_.push_back(operand);
+    }
   for (const WorkList& list : work_lists_)
     written_pages_.reserve(static_cast<size_t>(
         program.Max(list.rows) / isa::kPagePositions +
@@ -63,6 +74,21 @@ Result<void> LaunchChecker::Check(const Launch& launch, std::span<const int64_t>
   }
   for (const int32_t input : inputs_) TRY(CheckInput(launch, registers, input));
   for (const WorkList& list : work_lists_) TRY(CheckWorkList(launch, registers, list));
+  for (const isa::Operand& adjustments : adjustments_) TRY(CheckAdjustments(launch, adjustments));
+  return {};
+}
+
+Result<void> LaunchChecker::CheckAdjustments(const Launch& launch, const isa::Operand& operand) {
+  const isa::Buffer& buffer = program_.buffer(operand);
+  const auto& values = launch.inputs[static_cast<size_t>(operand.buffer)];
+  for (auto at = static_cast<size_t>(operand.begin); at < values.size();
+       at += static_cast<size_t>(buffer.cols)) {
+    const float divide = isa::FloatOf(values[at + isa::kAdjustDivide]);
+    const float add = isa::FloatOf(values[at + isa::kAdjustAdd]);
+    if (!(divide > 0) || std::isinf(divide) || std::isnan(add))
+      return Bad("input '" + buffer.name + "' holds an adjustment that divides by " +
+                 std::to_string(divide) + " and adds " + std::to_string(add));
+  }
   return {};
 }
 

@@ -33,7 +33,8 @@ class LaunchChecker {
   // `registers`: all registers' values. Proves that registers are within their bounds, inputs have
   // exactly the declared sizes, indices lie below their bounds, and of each work list: rows of
   // sequences follow each other without gap and cover all rows, their pages exist, and no page is
-  // written by two sequences. Errors: kInvalidArgument.
+  // written by two sequences; and that adjustments of sampling are numbers, divisors positive and
+  // finite. Errors: kInvalidArgument.
   Result<void> Check(const Launch& launch, std::span<const int64_t> registers);
 
  private:
@@ -41,9 +42,12 @@ class LaunchChecker {
   Result<void> CheckWorkList(const Launch& launch, std::span<const int64_t> registers,
                              const WorkList& list);
 
+  Result<void> CheckAdjustments(const Launch& launch, const isa::Operand& operand);
+
   const isa::Program& program_;
   std::vector<WorkList> work_lists_;
   std::vector<int32_t> inputs_;
+  std::vector<isa::Operand> adjustments_;  // of `sample`, those that are inputs
   std::vector<int32_t> written_pages_;
 };
 

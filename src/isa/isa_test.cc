@@ -18,8 +18,8 @@ namespace {
 
 using testing::HasSubstr;
 
-// One layer of a small language model, as the compiler lays it out.
-const std::string kProgramText = std::string(R"(program tiny
+// One layer of small language models, as the compiler lays them out.
+constexpr char kProgramHead[] = R"(program tiny
 fact vocab_size 64
 register rows 16
 register seqs 4
@@ -27,17 +27,20 @@ register picked 4
 register adjusts 16
 register page_entries 8
 register pages 32 at_load
-)") + kTestModelBody;
+)";
+const std::string kProgramText = std::string(kProgramHead) + kTestModelBody;
+const std::string kExpertsText = std::string(kProgramHead) + kTestExpertsBody;
 
-Program Tiny() {
-  auto program = Parse(kProgramText);
+Program ParseOrDie(const std::string& text) {
+  auto program = Parse(text);
   EXPECT_TRUE(program) << program.error().message;
   return *program;
 }
+Program Tiny() { return ParseOrDie(kProgramText); }
 
 // The program with the first `from` in its text replaced by `to`.
-Result<void> VerifyWith(const std::string& from, const std::string& to) {
-  std::string text = kProgramText;
+Result<void> VerifyWith(const std::string& from, const std::string& to,
+                        std::string text = kProgramText) {
   const size_t at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   text.replace(at, from.size(), to);
@@ -47,11 +50,13 @@ Result<void> VerifyWith(const std::string& from, const std::string& to) {
 }
 
 TEST(Isa, TextAndBytesHoldTheWholeProgram) {
-  const Program program = Tiny();
-  EXPECT_EQ(Print(program), kProgramText);
-  const auto decoded = Decode(Encode(program));
-  ASSERT_TRUE(decoded) << decoded.error().message;
-  EXPECT_EQ(*decoded, program);
+  for (const std::string& text : {kProgramText, kExpertsText}) {
+    const Program program = ParseOrDie(text);
+    EXPECT_EQ(Print(program), text);
+    const auto decoded = Decode(Encode(program));
+    ASSERT_TRUE(decoded) << decoded.error().message;
+    EXPECT_EQ(*decoded, program);
+  }
 }
 
 TEST(Isa, EveryOpcodeHasANameAndAPage) {
@@ -74,13 +79,19 @@ TEST(Isa, EveryOpcodeHasANameAndAPage) {
   }
 }
 
-TEST(Verify, AcceptsASoundProgram) {
-  const auto verified = Verify(Tiny());
-  EXPECT_TRUE(verified) << verified.error().message;
+TEST(Verify, AcceptsSoundPrograms) {
+  for (const std::string& text : {kProgramText, kExpertsText}) {
+    const auto verified = Verify(ParseOrDie(text));
+    EXPECT_TRUE(verified) << verified.error().message;
+  }
 }
 
-TEST(Verify, RefusesAProgramWithAnyWaitRemoved) {
-  const Program program = Tiny();
+class WaitsTest : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Verify, WaitsTest, testing::Values(kProgramText, kExpertsText),
+                         [](const auto& info) { return info.index == 0 ? "Dense" : "Experts"; });
+
+TEST_P(WaitsTest, NoneCanBeRemoved) {
+  const Program program = ParseOrDie(GetParam());
   int waits = 0;
   for (size_t s = 0; s < program.streams.size(); ++s) {
     for (size_t i = 0; i < program.streams[s].size(); ++i) {
@@ -126,7 +137,7 @@ TEST(Verify, NamesWhatIsWrong) {
       {"[rows, 8]", "[rows, 9]", "odd number"},
       {"register rows 16", "register rows 0", "bound outside"},
       {"[64, 32]\nbuffer inv", "[64, 2147483649]\nbuffer inv", "columns are not in"},
-      {"bf16 pages [pages, 1 x 8]", "bf16 pages [pages, 1 x 9]", "even width"},
+      {"bf16 pages [pages, 1 x 8]", "bf16 pages [pages, 1 x 9]", "up to 512, even"},
       {"bf16 pages [pages, 1 x 8]", "bf16 pages [rows, 1 x 8]", "bounded by the KV cache"},
       {"semaphores 2", "semaphores 5000", "semaphore count"},
       {"program tiny", "program ti/ny", "name is malformed"},
@@ -139,6 +150,164 @@ TEST(Verify, NamesWhatIsWrong) {
     const auto verified = VerifyWith(from, to);
     ASSERT_FALSE(verified) << from << " -> " << to;
     EXPECT_THAT(verified.error().message, HasSubstr(message)) << from << " -> " << to;
+  }
+}
+
+// What the instructions for quantised weights and experts refuse, and the forms they are about.
+TEST(Verify, NamesWhatIsWrongWithQuantisedWeightsAndExperts) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      // Forms and types.
+      {"i8 quantised [rows, 32]", "f32 quantised [rows, 32]", "quantised cannot hold f32"},
+      {"scratch i8 quantised [rows, 16]", "output i8 quantised [rows, 16]", "lists are scratch"},
+      {"list scratch i32 experts", "list output i32 experts", "lists are scratch"},
+      {"i32 experts", "f32 experts", "experts cannot hold f32"},
+      {"[rows, 6 x 2]", "[rows, 0 x 2]", "chooses 1..32 of 1..1024"},
+      {"[rows, 6 x 2]", "[rows, 1025 x 2]", "chooses 1..32 of 1..1024"},
+      {"[rows, 6 x 2]", "[rows, 64 x 33]", "chooses 1..32 of 1..1024"},
+      {"[rows, 6 x 2]", "[rows, 6 x 7]", "chooses 1..32 of 1..1024"},
+      {"i8 pages [pages, 1 x 8]", "i8 pages [pages, 1 x 6]", "in i8 a multiple of 4"},
+      {"kv i8 pages", "kv q8_0 pages", "pages cannot hold q8_0"},
+      {"norm weight f32 rows", "norm weight q8_0 rows", "rows cannot hold q8_0"},
+      {"router weight f32 packed", "router weight f16 packed", "packed cannot hold f16"},
+      {"down weight q8_0 packed", "down weight i8 packed", "packed cannot hold i8"},
+      {"q4_0 packed [384, 32]", "q4_0 packed [2147483648, 2147483648]", "larger than 2^46"},
+      // quantise
+      {"quantise x=normed y=normed.q", "quantise x=normed y=qkv", "y is not quantised"},
+      {"quantise x=normed y=normed.q", "quantise x=normed.q y=normed.q", "not f32 rows"},
+      {"quantise x=normed y=normed.q", "quantise x=normed[0:16] y=normed.q", "differ in columns"},
+      {"quantise x=normed y=normed.q", "quantise x=normed y=picked.q", "different row counts"},
+      {"quantise x=normed y=normed.q", "quantise x=normed y=normed.q[0:16]", "has no parts"},
+      // matmul over blocks
+      {"matmul x=normed.q w=qkv", "matmul x=normed w=qkv", "takes a quantised x"},
+      {"matmul x=normed w=router", "matmul x=normed.q w=router", "not f32 rows"},
+      {"matmul x=attended.q w=o", "matmul x=normed.q w=o", "differ in reduction steps"},
+      {"residual=h y=h epilogue=add", "residual=h y=h epilogue=none", "residual and epilogue"},
+      {"y=qkv epilogue=none", "y=qkv epilogue=silu_mul", "residual and epilogue"},
+      {"matmul x=normed.q w=qkv.weight y=qkv", "matmul x=normed.q w=qkv.weight y=normed.q",
+       "not f32 rows"},
+      // route
+      {"route logits=scores", "route logits=shares", "weights overwrite the logits"},
+      {"route logits=scores", "route logits=scores[0:5]", "differ in experts"},
+      {"list=list weights=shares", "list=list weights=shares[0:1]", "differ in choices"},
+      {"list=list weights=shares", "list=shares weights=shares", "not an expert list"},
+      {"normalise=1", "normalise=2", "neither 0 nor 1"},
+      {"experts [rows, 6 x 2]", "experts [picked, 6 x 2]", "different row counts"},
+      // expert_matmul
+      {"w=gated list=list", "w=norm list=list", "w is not a packed weight"},
+      {"w=gated list=list", "w=gated list=shares", "list is not an expert list"},
+      {"expert_matmul x=normed.q", "expert_matmul x=normed", "takes a quantised x"},
+      {"epilogue=silu_gate", "epilogue=add", "neither none nor silu_gate"},
+      {"epilogue=silu_gate", "epilogue=silu_mul", "neither none nor silu_gate"},
+      {"q4_0 packed [384, 32]", "q4_0 packed [288, 32]", "whole blocks of 16 channels"},
+      {"q8_0 packed [192, 32]", "q8_0 packed [190, 32]", "whole blocks of 16 channels"},
+      {"w=gated list=list y=inner", "w=gated list=list y=inner[0:63]", "as wide as the channels"},
+      {"w=gated list=list y=inner", "w=gated list=list y=inner[0:32]", "as wide as the channels"},
+      {"q8_0 packed [192, 32]", "q8_0 packed [192, 31]", "wide neither as w nor"},
+      {"expert_matmul x=normed.q w=gated list=list y=inner",
+       "expert_matmul x=normed.q w=gated "
+       "list=list y=picked.h",
+       "different row counts"},
+      // combine
+      {"combine x=outs weights=shares", "combine x=outs weights=scores", "y for all choices"},
+      {"combine x=outs weights=shares", "combine x=h weights=shares", "y overwrites x"},
+      {"weights=shares residual=h y=h", "weights=shares residual=h[0:16] y=h", "overlap in part"},
+      {"weights=shares residual=h y=h", "weights=shares residual=normed[0:16] y=h",
+       "differ in columns"},
+      {"weights=shares residual=h y=h", "weights=shares residual=picked.h y=h",
+       "different row counts"},
+      // sample
+      {"below 64\nbuffer adjustments", "below 65\nbuffer adjustments",
+       "not an input of tokens below the vocabulary"},
+      {"[adjusts, 1] below 64", "[adjusts, 1]", "not an input of tokens below the vocabulary"},
+      {"i32 rows [adjusts, 2]", "i32 rows [adjusts, 3]", "one adjustment wide"},
+      {"i32 rows [adjusts, 2]", "i32 rows [rows, 2]", "different row counts"},
+      {"rows [picked, 12]", "rows [picked, 9]", "one sampling record wide"},
+  };
+  for (const auto& [from, to, message] : cases) {
+    const auto verified = VerifyWith(from, to, kExpertsText);
+    ASSERT_FALSE(verified) << from << " -> " << to;
+    EXPECT_THAT(verified.error().message, HasSubstr(message)) << from << " -> " << to;
+  }
+  for (const auto& [from, to] : {
+           std::pair("residual=h y=h epilogue=add", "residual=h y=h epilogue=silu_mul"),
+           {"weights=shares residual=h y=h", "weights=shares y=h"},
+           {"normalise=1", "normalise=0"},
+       }) {
+    const auto verified = VerifyWith(from, to, kExpertsText);
+    EXPECT_TRUE(verified) << to << ": " << verified.error().message;
+  }
+}
+
+// What one instruction leaves for another in the new forms is ordered as all else is.
+TEST(Verify, FindsRacesOnListsAndQuantisedRows) {
+  auto verify = [](const std::string& stream) {
+    const std::string declarations = R"(program race
+register rows 4
+semaphores 1
+buffer index input i32 rows [rows, 1] below 6
+buffer table weight f32 packed [6, 32]
+buffer w weight q8_0 packed [96, 32]
+buffer x scratch f32 rows [rows, 32]
+buffer xq scratch i8 quantised [rows, 32]
+buffer scores scratch f32 rows [rows, 6]
+buffer list scratch i32 experts [rows, 6 x 2]
+buffer shares scratch f32 rows [rows, 2]
+buffer y output f32 rows [rows, 32]
+stream compute
+  gather table=table index=index y=x
+  matmul x=x w=table y=scores epilogue=none
+  quantise x=x y=xq
+  route logits=scores list=list weights=shares normalise=0
+)";
+    return Verify(ParseOrDie(declarations + stream));
+  };
+  const std::string use = "  expert_matmul x=xq w=w list=list y=y epilogue=none\n  end\n";
+  EXPECT_TRUE(
+      verify("  post semaphore=0 count=1\n  end\nstream transfer\n"
+             "  wait semaphore=0 count=1\n" +
+             use + "stream link\n  end\n"));
+  auto message = [&](const std::string& stream) {
+    const auto verified = verify(stream);
+    return verified ? "" : verified.error().message;
+  };
+  EXPECT_THAT(message("  end\nstream transfer\n" + use + "stream link\n  end\n"),
+              testing::AnyOf(HasSubstr("race on 'xq'"), HasSubstr("race on 'list'")));
+  // Made again while it is read.
+  const std::string ordered = "  post semaphore=0 count=1\n";
+  const std::string reader =
+      "  end\nstream transfer\n  wait semaphore=0 count=1\n" + use + "stream link\n  end\n";
+  EXPECT_THAT(message(ordered + "  quantise x=x y=xq\n" + reader), HasSubstr("race on 'xq'"));
+  EXPECT_THAT(
+      message(ordered + "  route logits=scores list=list weights=shares normalise=1\n" + reader),
+      HasSubstr("race on 'list'"));
+  // Read before it is made.
+  EXPECT_THAT(message("  end\nstream transfer\n  end\nstream link\n  end\n"), "");
+  std::string text = kExpertsText;
+  const std::string quantise = "  quantise x=attended y=attended.q\n";
+  text.erase(text.find(quantise), quantise.size());
+  const auto unwritten = Verify(ParseOrDie(text));
+  ASSERT_FALSE(unwritten);
+  EXPECT_THAT(unwritten.error().message,
+              HasSubstr("reads 'attended.q' before anything has written it"));
+}
+
+TEST(Layout, SizesOfEveryForm) {
+  auto bytes = [](Form form, DType type, int64_t rows, int64_t cols, int64_t heads = 0) {
+    return BufferBytes({.form = form, .dtype = type, .cols = cols, .heads = heads}, rows);
+  };
+  EXPECT_EQ(bytes(Form::kPacked, DType::kQ8_0, 17, 65), 2 * 2 * 17 * 64);
+  EXPECT_EQ(bytes(Form::kPacked, DType::kQ4_0, 16, 64), 9 * 64);
+  EXPECT_EQ(bytes(Form::kPacked, DType::kQ4_K, 16, 512), 2 * 37 * 64);
+  EXPECT_EQ(bytes(Form::kPacked, DType::kQ6_K, 1, 256), 69 * 64);
+  // Two groups of 48 bytes, padded to lines.
+  EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 3, 33), 3 * 128);
+  EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 1, 1024), 32 * 48);
+  EXPECT_EQ(bytes(Form::kExperts, DType::kI32, 5, 2, 6), 4 * (1 + 6 + 7 + 2 * 5 * 2));
+  EXPECT_EQ(bytes(Form::kPages, DType::kI8, 2, 128, 8), 2 * 8 * 2 * (16 * 128 + 64));
+  // No more than 1.05 times what the file has (issue 4).
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+    const auto file = static_cast<double>(16 * 1024 / BlockSize(type) * BlockBytes(type));
+    EXPECT_LE(static_cast<double>(PackedBytes(16, 1024, type)), 1.05 * file) << Name(type);
   }
 }
 
@@ -316,6 +485,7 @@ TEST(Parse, NamesTheLineAndWhatIsWrong) {
       {"weight bf16", "weight fp4", "there is no type 'fp4'"},
       {"bf16 packed", "bf16 boxed", "there is no form 'boxed'"},
       {"embed weight", "embed height", "there is no buffer kind 'height'"},
+      {"[pages, 1 x 8]", "[pages, 8]", "pages have a shape [ROWS, HEADS x COLS]"},
   };
   for (const auto& [from, to, message] : cases) {
     std::string text = kProgramText;
@@ -435,9 +605,9 @@ TEST(Decode, NamesWhatDoesNotExist) {
   EXPECT_THAT(error_of(0, 0).message, HasSubstr("does not begin with MPRG"));
   EXPECT_EQ(error_of(4, 99).code, ErrorCode::kUnsupported);
   EXPECT_THAT(error_of(4, 99).message, HasSubstr("version 99"));
-  EXPECT_THAT(error_of(sound.size() - 1, kOpcodeCount).message, HasSubstr("opcode 11 does not"));
+  EXPECT_THAT(error_of(sound.size() - 1, kOpcodeCount).message, HasSubstr("opcode 15 does not"));
   Program other = program;
-  other.buffers[6].dtype = DType::kF32;
+  other.buffers[8].dtype = DType::kF32;
   EXPECT_THAT(error_of(OffsetOf(program, other), kDTypeCount).message,
               HasSubstr("buffer 'embed' has an unknown kind or type"));
   std::vector<std::byte> longer = sound;

@@ -100,21 +100,20 @@ constexpr int64_t PackedOffset(int64_t channel, int64_t step, int64_t k, DType t
 
 // ---- Quantised activations ----
 //
-// A row of k values in groups of 32 that share a scale, filled up with zeros to whole chunks of 64:
-//   i8 q[steps] | f32 scale[steps / 32] | i32 sum[steps / 16], the sums of each 16 q
-// padded to whole lines. Value = q * scale, q in -127..127. The sums take the weights' biases and
-// minima off.
+// A row of k values in groups of 32, the last filled up with zeros, each a record of 48 bytes:
+//   i8 q[32] | f32 scale | i32 sum of all q | i32 sum of the first 16 | i32 sum of the last 16
+// Value = q * scale, q in -127..127. The sums take the weights' biases and minima off. A record
+// lies together so that one pointer leads a multiplier to all it needs. Rows are padded to whole
+// lines.
 inline constexpr int64_t kQuantGroup = 32;
-inline constexpr int64_t kQuantSum = 16;
+inline constexpr int64_t kQuantGroupBytes = 48;
+inline constexpr int64_t kQuantScaleAt = 32;  // bytes into a record
+inline constexpr int64_t kQuantSumAt = 36;
+inline constexpr int64_t kQuantHalfSumsAt = 40;
 
-constexpr int64_t QuantisedSteps(int64_t k) { return (k + 63) / 64 * 64; }
-constexpr int64_t QuantisedScaleOffset(int64_t k) { return QuantisedSteps(k); }
-constexpr int64_t QuantisedSumOffset(int64_t k) {
-  return QuantisedSteps(k) + QuantisedSteps(k) / kQuantGroup * 4;
-}
+constexpr int64_t QuantisedGroups(int64_t k) { return (k + kQuantGroup - 1) / kQuantGroup; }
 constexpr int64_t QuantisedRowBytes(int64_t k) {
-  const int64_t bytes = QuantisedSumOffset(k) + QuantisedSteps(k) / kQuantSum * 4;
-  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  return (QuantisedGroups(k) * kQuantGroupBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
 }
 
 // ---- Expert lists ----
@@ -123,15 +122,18 @@ constexpr int64_t QuantisedRowBytes(int64_t k) {
 // words: which experts have work, where the work of each begins, and the work: entry
 // row * choices + choice, ascending within an expert.
 //   active | expert[experts], the first `active` of them valid, ascending | begin[experts + 1]
-//   | entry[rows * choices]
+//   | entry[rows * choices] | chosen[rows * choices], the expert of each choice
 inline constexpr int64_t kMaxExperts = 1024;
 inline constexpr int64_t kMaxChoices = 32;
 inline constexpr int64_t kExpertListActive = 0;
 inline constexpr int64_t kExpertListExperts = 1;
 constexpr int64_t ExpertListBegins(int64_t experts) { return 1 + experts; }
 constexpr int64_t ExpertListEntries(int64_t experts) { return 2 + 2 * experts; }
+constexpr int64_t ExpertListChosen(int64_t rows, int64_t choices, int64_t experts) {
+  return ExpertListEntries(experts) + rows * choices;
+}
 constexpr int64_t ExpertListBytes(int64_t rows, int64_t choices, int64_t experts) {
-  return 4 * (ExpertListEntries(experts) + rows * choices);
+  return 4 * (ExpertListChosen(rows, choices, experts) + rows * choices);
 }
 
 // ---- KV cache ----

@@ -8,6 +8,7 @@
 //   buffer tokens input i32 rows [rows, 1] below 320
 //   buffer layers.0.qkv.weight weight bf16 packed [4096, 1024]
 //   buffer kv.0 kv bf16 pages [pages, 8 x 128]
+//   buffer list scratch i32 experts [rows, 128 x 8]
 //   stream compute
 //     wait semaphore=0 count=1
 //     matmul x=normed w=layers.0.qkv.weight y=qkv[0:4096] epilogue=none
@@ -57,11 +58,14 @@ std::string PrintAttribute(const AttributeInfo& info, const Instruction& instruc
   return "?";
 }
 
+// Forms whose shape is [ROWS, HEADS x COLS]: heads of pages; experts, and choices of each row.
+bool HasHeads(Form form) { return form == Form::kPages || form == Form::kExperts; }
+
 std::string PrintBuffer(const Program& program, const Buffer& buffer) {
   std::ostringstream out;
   out << "buffer " << buffer.name << ' ' << Name(buffer.kind) << ' ' << Name(buffer.dtype) << ' '
       << Name(buffer.form) << " [" << PrintDim(program, buffer.rows) << ", ";
-  if (buffer.form == Form::kPages) out << buffer.heads << " x ";
+  if (HasHeads(buffer.form)) out << buffer.heads << " x ";
   out << buffer.cols << ']';
   if (buffer.has_bound) out << " below " << PrintDim(program, buffer.bound);
   return out.str();
@@ -167,9 +171,9 @@ class Parser {
     if (!known) return Bad("there is no form '" + words[4] + "'");
     TRY_ASSIGN(buffer.rows, ParseDim(words[5]));
     size_t next = 6;
-    if (buffer.form == Form::kPages) {
+    if (HasHeads(buffer.form)) {
       if (words.size() < 9 || words[7] != "x")
-        return Bad("pages have a shape [PAGES, HEADS x COLS]");
+        return Bad(words[4] + " have a shape [ROWS, HEADS x COLS]");
       TRY_ASSIGN(buffer.heads, ParseInteger(words[6]));
       next = 8;
     }

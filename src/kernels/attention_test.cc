@@ -6,6 +6,13 @@
 namespace millpower::kernels {
 namespace {
 
+// As KvAppend stores a head: one scale for all of it.
+void RoundToI8(std::vector<float>& values) {
+  float a = 0;
+  for (const float value : values) a = std::max(a, std::abs(value));
+  for (float& value : values) value = std::nearbyint(value * (127 / a)) * (a / 127);
+}
+
 // One sequence in a pool of scattered pages; slots that hold no position are NaN.
 struct Case {
   Case(Rng& rng, int64_t query_rows, int64_t group, int64_t head_dim, int64_t first_position,
@@ -38,8 +45,9 @@ struct Case {
       order[j] = static_cast<int32_t>(i);
     }
     pages.assign(order.begin(), order.begin() + page_count);
-    for (int64_t at = 0; at < pool.size_bytes(); at += SizeBytes(type))
-      Store(NAN, pool.data() + at, type);
+    const DType filler = type == DType::kI8 ? DType::kF32 : type;  // NaN scales
+    for (int64_t at = 0; at < pool.size_bytes(); at += SizeBytes(filler))
+      Store(NAN, pool.data() + at, filler);
 
     for (int64_t p = 0; p < positions; ++p) {
       k.push_back(RandomFloats(rng, kv_heads * head_dim, -2, 2));
@@ -59,6 +67,7 @@ struct Case {
         values->resize(static_cast<size_t>(head_dim));
         if (type == DType::kBf16)
           for (float& value : *values) value = Bf16ToF32(F32ToBf16(value));
+        if (type == DType::kI8) RoundToI8(*values);
       }
     }
     q = RandomFloats(rng, (query_rows - 1) * args.q_stride + group * head_dim, -3, 3);
@@ -92,7 +101,7 @@ std::string Describe(const AttentionArgs& args) {
 
 TEST(Attention, ScalarAgreesWithFloat64) {
   Rng rng(1);
-  for (DType type : {DType::kF32, DType::kBf16}) {
+  for (DType type : {DType::kF32, DType::kBf16, DType::kI8}) {
     for (int64_t first : {0, 250, 600}) {
       Case c(rng, 8, 2, 32, first, type);
       const std::vector<float> out = c.Run(ScalarKernels());
@@ -125,11 +134,13 @@ TEST(Attention, AllSetsGiveTheScalarBits) {
   Rng rng(2);
   for (int round = 0; round < 150; ++round) {
     const int64_t dims[] = {24, 32, 64, 80, 128, 2, 18};
-    const int64_t head_dim = dims[rng.Below(std::size(dims))];
+    const DType types[] = {DType::kF32, DType::kBf16, DType::kI8};
+    const DType type = types[rng.Below(std::size(types))];
+    int64_t head_dim = dims[rng.Below(std::size(dims))];
+    if (type == DType::kI8) head_dim = (head_dim + 3) / 4 * 4;
     const auto rows = static_cast<int64_t>(rng.Below(3) ? 1 + rng.Below(18) : 1);
     const auto first = static_cast<int64_t>(rng.Below(round % 4 == 0 ? 700 : 60));
-    Case c(rng, rows, static_cast<int64_t>(1 + rng.Below(8)), head_dim, first,
-           rng.Below(2) ? DType::kF32 : DType::kBf16);
+    Case c(rng, rows, static_cast<int64_t>(1 + rng.Below(8)), head_dim, first, type);
     const std::vector<float> expected = c.Run(ScalarKernels());
     for (int64_t row = 0; row < rows; ++row)
       ASSERT_FALSE(std::isnan(expected[static_cast<size_t>(row * c.args.out_stride)]));
@@ -143,7 +154,7 @@ TEST(Attention, AllSetsGiveTheScalarBits) {
 TEST(Attention, BitsDoNotDependOnRowsInACall) {
   Rng rng(3);
   for (int64_t first : {0, 240, 500}) {
-    Case c(rng, 40, 3, 64, first, DType::kBf16);
+    Case c(rng, 40, 3, 64, first, first == 500 ? DType::kI8 : DType::kBf16);
     const std::vector<float> expected = c.Run(ScalarKernels());
     ForEachSet([&](const KernelSet& set) {
       for (int64_t chunk : {1, 7, 16, 40}) {
@@ -222,6 +233,40 @@ TEST(KvAppend, FillsItsSlotAndNothingElse) {
       }
     });
   }
+}
+
+TEST(KvAppend, RoundsAHeadToEightBits) {
+  Rng rng(7);
+  const int64_t kv_heads = 3, head_dim = 20, slot = 9;
+  const std::vector<float> k = RandomFloats(rng, kv_heads * head_dim, -3, 3);
+  const std::vector<float> v = RandomFloats(rng, kv_heads * head_dim, -3, 3);
+  ForEachSet([&](const KernelSet& set) {
+    AlignedBytes page(isa::KvPageBytes(kv_heads, head_dim, DType::kI8));
+    std::memset(page.data(), 0x55, static_cast<size_t>(page.size_bytes()));
+    set.kv_append({.k = k.data(),
+                   .v = v.data(),
+                   .page = page.data(),
+                   .slot = slot,
+                   .kv_heads = kv_heads,
+                   .head_dim = head_dim,
+                   .kv_type = DType::kI8});
+    int64_t touched = 0;
+    for (int64_t at = 0; at < page.size_bytes(); ++at)
+      touched += page.data()[at] != std::byte{0x55};
+    EXPECT_LE(touched, kv_heads * 2 * (head_dim + 4));
+    for (int64_t head = 0; head < kv_heads; ++head) {
+      const std::byte* part = page.data() + head * isa::KvHeadBytes(head_dim, DType::kI8);
+      const float k_scale = Load(part + isa::KScaleOffset(slot, head_dim), DType::kF32);
+      const float v_scale = Load(part + isa::VScaleOffset(slot, head_dim), DType::kF32);
+      for (int64_t d = 0; d < head_dim; ++d) {
+        const auto i = static_cast<size_t>(head * head_dim + d);
+        const auto kq = static_cast<int8_t>(part[isa::KOffset(slot, d, DType::kI8)]);
+        const auto vq = static_cast<int8_t>(part[isa::VOffset(slot, d, head_dim, DType::kI8)]);
+        EXPECT_NEAR(kq * k_scale, k[i], 0.501f * k_scale);
+        EXPECT_NEAR(vq * v_scale, v[i], 0.501f * v_scale);
+      }
+    }
+  });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The AVX2 set: a vector of 16 lanes is two registers.
 #include "kernels/kernel_sets.h"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <immintrin.h>
 
@@ -25,6 +25,10 @@ struct Avx2 {
   // of the 16 registers for weights and x. 6 rows would fit, but g++ 12 then spills four of them.
   static constexpr int kTileVectors = 6;
   static constexpr int64_t kTileRows = 5;  // the most rows of a tile
+  // 4 rows of one block, in pairs, take 8 registers for the integers of a group; the sums in float
+  // wait in memory meanwhile.
+  static constexpr int kQuantisedVectors = 4;
+  static constexpr int64_t kQuantisedRows = 4;
 
   MP_INLINE Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   MP_INLINE Float Set1(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
@@ -105,11 +109,130 @@ struct Avx2 {
                                              _mm256_permutevar8x32_epi32(mask.hi, even), 0xf0);
     return Widen(_mm256_maskload_epi32(reinterpret_cast<const int*>(from), pairs));
   }
+  MP_INLINE Float LoadI8(const std::byte* from) { return WidenI8(LoadQuarter(from)); }
+  // `mask` has a multiple of four lanes, which AVX2 can only load as fours.
+  MP_INLINE Float MaskedLoadI8(Mask mask, const std::byte* from) {
+    // Fours 0..3 are lanes 0, 4, 8, 12 of the mask.
+    const __m256i every_fourth = _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4);
+    const __m256i both =
+        _mm256_blend_epi32(_mm256_permutevar8x32_epi32(mask.lo, every_fourth),
+                           _mm256_permutevar8x32_epi32(mask.hi, every_fourth), 0x0c);
+    const __m128i fours = _mm256_castsi256_si128(both);
+    return WidenI8(_mm_maskload_epi32(reinterpret_cast<const int*>(from), fours));
+  }
+  MP_INLINE Float LoadU8(const std::byte* from) {
+    const __m128i bytes = LoadQuarter(from);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
+  MP_INLINE Float LoadF16(const std::byte* from) {
+    return {_mm256_cvtph_ps(LoadQuarter(from)), _mm256_cvtph_ps(LoadQuarter(from + 16))};
+  }
+  template <int kByte>
+  MP_INLINE Float WidenByte(const std::byte* line) {
+    constexpr int kLeft = 24 - 8 * kByte;
+    return {
+        _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(LoadHalf(line), kLeft), 24)),
+        _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(LoadHalf(line + 32), kLeft), 24))};
+  }
+
+  MP_INLINE Float Abs(Float a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+  }
+  MP_INLINE bool AllLanes(Mask mask) {
+    return _mm256_movemask_epi8(_mm256_and_si256(mask.lo, mask.hi)) == -1;
+  }
+  MP_INLINE float MaxLane(Float a) {
+    const __m256 eight = _mm256_max_ps(a.lo, a.hi);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  // ---- Integers ----
+
+  struct Int {
+    __m256i lo;
+    __m256i hi;
+  };
+  MP_INLINE Int SetInt(int32_t value) {
+    return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)};
+  }
+  MP_INLINE Int AddInt(Int a, Int b) {
+    return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
+  }
+  MP_INLINE Float FromInt(Int a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+  MP_INLINE Int RoundToInt(Float a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+  MP_INLINE int32_t SumLanes(Int a) {
+    const __m256i eight = _mm256_add_epi32(a.lo, a.hi);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_srli_si128(four, 8));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_srli_si128(four, 4)));
+  }
+  MP_INLINE void StoreI8(std::byte* to, Int a) {
+    // Packing works within halves of 128 bits: put the lanes back in order.
+    const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    const __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+  }
+
+  // Without a dot product of bytes: |w| times the activation with w's sign, in pairs of 16 bits, of
+  // which none exceeds 2 * 128 * 127.
+  struct Q8 {
+    Int magnitude;
+    Int value;
+  };
+  MP_INLINE Int StartQ8(int32_t) { return SetInt(0); }
+  MP_INLINE Q8 PrepareQ8(const std::byte* line) {
+    const __m256i bias = _mm256_set1_epi8(-128);
+    const Int w = {_mm256_xor_si256(LoadHalf(line), bias),
+                   _mm256_xor_si256(LoadHalf(line + 32), bias)};
+    return {{_mm256_abs_epi8(w.lo), _mm256_abs_epi8(w.hi)}, w};
+  }
+  MP_INLINE Int DotQ8(Int acc, const Q8& w, int32_t x) {
+    const __m256i xs = _mm256_set1_epi32(x);
+    const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i lo = _mm256_maddubs_epi16(w.magnitude.lo, _mm256_sign_epi8(xs, w.value.lo));
+    const __m256i hi = _mm256_maddubs_epi16(w.magnitude.hi, _mm256_sign_epi8(xs, w.value.hi));
+    return {_mm256_add_epi32(acc.lo, _mm256_madd_epi16(lo, ones)),
+            _mm256_add_epi32(acc.hi, _mm256_madd_epi16(hi, ones))};
+  }
+
+  using Bytes = Int;
+  using Small = Int;  // 32 pairs' sums of 16 bits
+  MP_INLINE Bytes LoadBytes(const std::byte* line) { return {LoadHalf(line), LoadHalf(line + 32)}; }
+  MP_INLINE Bytes LowNibbles(Bytes a) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+  }
+  MP_INLINE Bytes HighNibbles(Bytes a) {
+    return LowNibbles({_mm256_srli_epi16(a.lo, 4), _mm256_srli_epi16(a.hi, 4)});
+  }
+  MP_INLINE Small ZeroSmall() { return SetInt(0); }
+  MP_INLINE Small DotSmall(Small acc, Bytes w, int32_t x) {
+    const __m256i xs = _mm256_set1_epi32(x);
+    return {_mm256_add_epi16(acc.lo, _mm256_maddubs_epi16(w.lo, xs)),
+            _mm256_add_epi16(acc.hi, _mm256_maddubs_epi16(w.hi, xs))};
+  }
+  MP_INLINE Int SumSmall(Small a) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_madd_epi16(a.lo, ones), _mm256_madd_epi16(a.hi, ones)};
+  }
+
   MP_INLINE Float ShiftExponent(Float p, Float n) {
     return {ShiftExponentHalf(p.lo, n.lo), ShiftExponentHalf(p.hi, n.hi)};
   }
 
  private:
+  MP_INLINE __m128i LoadQuarter(const std::byte* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  }
+  MP_INLINE Float WidenI8(__m128i bytes) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
   MP_INLINE __m256i LoadHalf(const std::byte* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
@@ -125,7 +248,7 @@ struct Avx2 {
   }
 };
 
-constexpr KernelSet kSet = MakeKernelSet<Avx2>("avx2", "AVX2 FMA");
+constexpr KernelSet kSet = MakeKernelSet<Avx2>("avx2", "AVX2 FMA F16C");
 
 }  // namespace
 

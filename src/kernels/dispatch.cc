@@ -9,7 +9,8 @@ namespace {
 // __builtin_cpu_supports also asks XGETBV whether the operating system saves the registers.
 bool HasAvx2() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
 #else
   return false;
 #endif
@@ -24,7 +25,29 @@ bool HasAvx512() {
 #endif
 }
 
+bool HasAvx512Vnni() {
+#if defined(__x86_64__)
+  return HasAvx512() && __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
+// Fastest first, with what each needs.
+struct Candidate {
+  const char* name;
+  const char* needs;
+  const KernelSet* (*get)();
+};
+constexpr Candidate kCandidates[] = {
+    {"avx512vnni", "AVX512F AVX512BW AVX512VL AVX512VNNI", Avx512VnniKernels},
+    {"avx512", "AVX512F AVX512BW AVX512VL", Avx512Kernels},
+    {"avx2", "AVX2 FMA F16C", Avx2Kernels},
+};
+
 }  // namespace
+
+const KernelSet* Avx512VnniKernels() { return HasAvx512Vnni() ? kAvx512VnniSet : nullptr; }
 
 const KernelSet* Avx2Kernels() { return HasAvx2() ? kAvx2Set : nullptr; }
 
@@ -32,8 +55,9 @@ const KernelSet* Avx512Kernels() { return HasAvx512() ? kAvx512Set : nullptr; }
 
 std::vector<const KernelSet*> AvailableKernels() {
   std::vector<const KernelSet*> sets;
-  for (const KernelSet* set : {Avx512Kernels(), Avx2Kernels(), &ScalarKernels()})
-    if (set != nullptr) sets.push_back(set);
+  for (const Candidate& candidate : kCandidates)
+    if (const KernelSet* set = candidate.get()) sets.push_back(set);
+  sets.push_back(&ScalarKernels());
   return sets;
 }
 
@@ -42,13 +66,16 @@ Result<const KernelSet*> SelectKernels(std::string_view name) {
   if (name == "auto") return available.front();
   for (const KernelSet* set : available)
     if (name == set->name) return set;
-  if (name == "avx2")
-    return Fail(ErrorCode::kUnsupported, "kernels avx2 need AVX2 FMA, which this machine lacks");
-  if (name == "avx512")
-    return Fail(ErrorCode::kUnsupported,
-                "kernels avx512 need AVX512F AVX512BW AVX512VL, which this machine lacks");
+  std::string names;
+  for (const Candidate& candidate : kCandidates) {
+    if (name == candidate.name)
+      return Fail(
+          ErrorCode::kUnsupported,
+          fmt::format("kernels {} need {}, which this machine lacks", name, candidate.needs));
+    names += fmt::format("{}, ", candidate.name);
+  }
   return Fail(ErrorCode::kInvalidArgument,
-              fmt::format("no kernels named \"{}\"; there are auto, avx512, avx2, scalar", name));
+              fmt::format("no kernels named \"{}\"; there are auto, {}scalar", name, names));
 }
 
 }  // namespace millpower::kernels

@@ -10,9 +10,12 @@ namespace millpower::kernels {
 // that reading them runs no code of files that are compiled for a newer processor.
 extern const KernelSet* const kAvx2Set;
 extern const KernelSet* const kAvx512Set;
+extern const KernelSet* const kAvx512VnniSet;
 
 void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end);
 void ScalarKvAppend(const KvAppendArgs& args);
+// The list of a route, and in its weights the logits of the chosen experts, best first.
+void ScalarChooseExperts(const RouteArgs& args);
 void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
 
 }  // namespace millpower::kernels

@@ -1,9 +1,10 @@
 // The tile mathematics of the CPU device, in several instruction sets with one result.
 //
 // Every function states its arithmetic exactly: the order of each reduction and where a fused
-// multiply-add (one rounding) is used. All sets follow it to the letter, so "scalar", "avx2" and
-// "avx512" give the same bits, and a test compares them with ==. What a result depends on is
-// absolute: never the number of rows, the split over threads, or the page a position lives in.
+// multiply-add (one rounding) is used. All sets follow it to the letter, so "scalar", "avx2",
+// "avx512" and "avx512vnni" give the same bits, and a test compares them with ==. What a result
+// depends on is absolute: never the number of rows, the split over threads, or the page a position
+// lives in.
 //
 // Notation: fma(a,b,c) rounds once; every other operation rounds on its own (the build forbids
 // contraction). sum16(v) is the fixed tree over 16 lanes: for h in 8,4,2,1: v[j] += v[j+h], j < h.
@@ -32,10 +33,11 @@ enum class Epilogue : uint8_t {
 // Rows of one matrix product that belong to one expert: entries row * choices + choice of an expert
 // list (isa/layout.h). Entry e takes row e / choices of x - with x_per_choice its columns
 // [choice * k, (choice + 1) * k) - and gives columns [choice * width, (choice + 1) * width) of row
-// e / choices of y, `width` being what the epilogue leaves of n.
+// e / choices of y.
 struct Entries {
   const int32_t* entries = nullptr;  // [rows]; null: row r of x gives row r of y
   int64_t choices = 1;
+  int64_t width = 0;  // at most what the epilogue leaves of n; channels beyond are not stored
   bool x_per_choice = false;
 };
 
@@ -50,8 +52,8 @@ struct Entries {
 //                acc = fma(-float(sum of the group's x.q), (dmin * float(min)) * xs, acc)
 //   q6_k:        for each half of the group, 16 steps: acc = fma(float(idot), (d * float(scale)) *
 //                xs, acc)
-// which is, but for rounding, the product with the file's values. Groups that fill up the last
-// chunk take part: they add 0.
+// which is, but for rounding, the product with the file's values. A group that k ends in takes part
+// as a whole (what is beyond k is 0 in x and w), those beyond it in the last chunk do not.
 struct MatMulArgs {
   const float* x = nullptr;         // [rows, k], row stride x_stride; float weights
   const std::byte* xq = nullptr;    // quantised rows, row stride xq_stride_bytes; block types
@@ -64,7 +66,6 @@ struct MatMulArgs {
   int64_t n = 0;  // output channels of w before the epilogue; with kSiluGate a multiple of 32
   int64_t x_stride = 0;  // strides in elements
   int64_t xq_stride_bytes = 0;
-  int64_t xq_steps = 0;  // values of a whole quantised row: k, or choices * k with x_per_choice
   int64_t residual_stride = 0;
   int64_t y_stride = 0;
   DType weight_type = DType::kF32;
@@ -85,7 +86,7 @@ struct QuantiseArgs {
 
 // For each row of logits [experts]: the `choices` largest, of equals the lowest index first, NaN
 // below everything; their weights, m being the largest logit and e = Exp(logit - m):
-//   normalise: e / (e_0 + e_1 + ...), summed in order of choice; else e / sum_exp(all, m, 1)
+//   normalise: e / (0 + e_0 + e_1 + ...), summed in order of choice; else e / sum_exp(all, m, 1)
 // and the expert list of all rows (isa/layout.h). One call does all rows.
 struct RouteArgs {
   const float* logits = nullptr;  // [rows, experts], row stride logits_stride
@@ -192,8 +193,8 @@ struct AttentionArgs {
 };
 
 struct KernelSet {
-  const char* name;          // "scalar", "avx2", "avx512"
-  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA"
+  const char* name;          // "scalar", "avx2", "avx512", "avx512vnni"
+  const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA F16C"
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
   // Not with entries.
@@ -224,6 +225,7 @@ const KernelSet& ScalarKernels();
 // Null where the processor (or the operating system's saved state) lacks the instructions.
 const KernelSet* Avx2Kernels();
 const KernelSet* Avx512Kernels();
+const KernelSet* Avx512VnniKernels();
 
 // The sets this machine can run, fastest first; the scalar set is always last.
 std::vector<const KernelSet*> AvailableKernels();

@@ -15,7 +15,8 @@ double ReadBandwidth(ThreadTeam& team, std::span<const std::byte> pool);
 
 // Float32 operations per second (a fused multiply-add counts two) and 8-bit integer operations per
 // second (a multiply and an add count two) of loops that never leave the registers, with the widest
-// instructions this machine has. 0 where it has none that we know: no AVX2 and FMA, no VNNI.
+// instructions this machine has: for bytes VNNI, else AVX2's pairs of products in 16 bits. 0 where
+// it has none that we know.
 double FmaPeak(ThreadTeam& team);
 double Int8Peak(ThreadTeam& team);
 

@@ -177,7 +177,9 @@ TEST(SelectKernels, KnowsItsNames) {
   EXPECT_EQ(*SelectKernels("scalar"), &ScalarKernels());
   EXPECT_EQ(AvailableKernels().back(), &ScalarKernels());
   EXPECT_EQ(SelectKernels("mmx").error().code, ErrorCode::kInvalidArgument);
-  for (const auto& [name, set] : {std::pair{"avx2", Avx2Kernels()}, {"avx512", Avx512Kernels()}}) {
+  for (const auto& [name, set] : {std::pair{"avx2", Avx2Kernels()},
+                                  {"avx512", Avx512Kernels()},
+                                  {"avx512vnni", Avx512VnniKernels()}}) {
     const auto selected = SelectKernels(name);
     if (set != nullptr) {
       ASSERT_TRUE(selected);
@@ -187,6 +189,210 @@ TEST(SelectKernels, KnowsItsNames) {
       ASSERT_FALSE(selected);
       EXPECT_EQ(selected.error().code, ErrorCode::kUnsupported);
     }
+  }
+}
+
+// What a quantised row holds, read back by docs/isa/layout.md.
+struct QuantisedView {
+  QuantisedView(const AlignedBytes& rows, int64_t row, int64_t k)
+      : bytes(rows.data() + row * isa::QuantisedRowBytes(k)), k(k) {}
+  int Q(int64_t i) const { return static_cast<int8_t>(bytes[i / 32 * 48 + i % 32]); }
+  float Scale(int64_t group) const { return Load(bytes + group * 48 + 32, DType::kF32); }
+  // Of a group: all, the first half, the second.
+  int32_t Sum(int64_t group, int64_t which) const {
+    int32_t sum;
+    std::memcpy(&sum, bytes + group * 48 + 36 + which * 4, sizeof sum);
+    return sum;
+  }
+  const std::byte* bytes;
+  int64_t k;
+};
+
+TEST(Quantise, RoundsToTheNearestOf255Steps) {
+  Rng rng(21);
+  for (const int64_t k : {1, 31, 32, 40, 64, 100, 1024}) {
+    const std::vector<float> x = RandomFloats(rng, 3 * k, -5, 5);
+    const AlignedBytes rows = QuantiseRows(x.data(), k, 3, k);
+    for (int64_t row = 0; row < 3; ++row) {
+      const QuantisedView view(rows, row, k);
+      for (int64_t i = 0; i < (k + 31) / 32 * 32; ++i) {
+        const double value = i < k ? static_cast<double>(x[static_cast<size_t>(row * k + i)]) : 0.0;
+        EXPECT_NEAR(view.Q(i) * static_cast<double>(view.Scale(i / 32)), value,
+                    0.5001 * static_cast<double>(view.Scale(i / 32)));
+        EXPECT_LE(std::abs(view.Q(i)), 127);
+      }
+      for (int64_t group = 0; group < (k + 31) / 32; ++group) {
+        int halves[] = {0, 0};
+        for (int64_t i = 0; i < 32; ++i) halves[i / 16] += view.Q(group * 32 + i);
+        EXPECT_EQ(view.Sum(group, 0), halves[0] + halves[1]);
+        EXPECT_EQ(view.Sum(group, 1), halves[0]);
+        EXPECT_EQ(view.Sum(group, 2), halves[1]);
+      }
+    }
+  }
+}
+
+TEST(Quantise, ZerosTiniesAndWhatIsNotFinite) {
+  std::vector<float> x(5 * 32, 0.0f);
+  x[32] = 1e-42f;  // 127 / a overflows
+  x[64] = NAN;
+  x[65] = 3;
+  x[96] = -INFINITY;
+  x[128] = 3e38f;
+  const AlignedBytes rows = QuantiseRows(x.data(), 160, 1, 160);
+  const QuantisedView view(rows, 0, 160);
+  EXPECT_EQ(view.Scale(0), 0);
+  EXPECT_EQ(view.Scale(1), 0);
+  EXPECT_TRUE(std::isnan(view.Scale(2)));
+  EXPECT_TRUE(std::isnan(view.Scale(3)));
+  EXPECT_EQ(view.Q(65), 0);
+  EXPECT_EQ(view.Q(128), 127);
+  EXPECT_FLOAT_EQ(view.Scale(4), 3e38f / 127);
+}
+
+TEST(Quantise, AllSetsGiveTheScalarBits) {
+  Rng rng(22);
+  for (int round = 0; round < 100; ++round) {
+    const auto k = static_cast<int64_t>(1 + rng.Below(400));
+    const auto rows = static_cast<int64_t>(1 + rng.Below(5));
+    const int64_t stride = k + static_cast<int64_t>(rng.Below(3));
+    std::vector<float> x = RandomFloats(rng, (rows - 1) * stride + k, -9, 9);
+    for (float& value : x) {
+      if (rng.Below(3) == 0) value = std::round(value * 2) / 2;  // ties
+      if (rng.Below(300) == 0) value = rng.Below(2) ? NAN : INFINITY;
+    }
+    const AlignedBytes expected = QuantiseRows(x.data(), stride, rows, k);
+    ForEachSet([&](const KernelSet& set) {
+      AlignedBytes y(rows * isa::QuantisedRowBytes(k));
+      set.quantise({.x = x.data(), .y = y.data(), .k = k, .x_stride = stride}, 0, rows);
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t used = (k + 31) / 32 * 48;
+        EXPECT_EQ(std::memcmp(y.data() + row * isa::QuantisedRowBytes(k),
+                              expected.data() + row * isa::QuantisedRowBytes(k),
+                              static_cast<size_t>(used)),
+                  0)
+            << "k " << k << " round " << round;
+      }
+    });
+  }
+}
+
+TEST(Route, ChoosesTheLargestAndListsWhoWorksOnWhat) {
+  Rng rng(23);
+  for (int round = 0; round < 60; ++round) {
+    const auto experts = static_cast<int64_t>(1 + rng.Below(140));
+    const auto choices =
+        static_cast<int64_t>(1 + rng.Below(static_cast<uint64_t>(std::min<int64_t>(experts, 32))));
+    const auto rows = static_cast<int64_t>(1 + rng.Below(9));
+    const bool normalise = rng.Below(2) != 0;
+    std::vector<float> logits = RandomFloats(rng, rows * experts, -4, 4);
+    for (float& logit : logits) {
+      if (rng.Below(2)) logit = std::round(logit);  // equals
+      if (rng.Below(40) == 0) logit = rng.Below(2) ? NAN : -INFINITY;
+    }
+    for (int64_t row = 0; row < rows; ++row) logits[static_cast<size_t>(row * experts)] = 0.5f;
+    std::vector<int32_t> list(
+        static_cast<size_t>(isa::ExpertListBytes(rows, choices, experts) / 4));
+    std::vector<float> weights(static_cast<size_t>(rows * choices));
+    RouteArgs args{.logits = logits.data(),
+                   .list = list.data(),
+                   .weights = weights.data(),
+                   .rows = rows,
+                   .experts = experts,
+                   .choices = choices,
+                   .logits_stride = experts,
+                   .weights_stride = choices,
+                   .normalise = normalise};
+    ScalarKernels().route(args);
+
+    std::vector<std::vector<int32_t>> work(static_cast<size_t>(experts));
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* l = logits.data() + row * experts;
+      std::vector<int64_t> order(static_cast<size_t>(experts));
+      for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+        return l[a] > l[b] || (std::isnan(l[b]) && !std::isnan(l[a]));
+      });
+      double all = 0, chosen = 0;
+      for (int64_t i = 0; i < experts; ++i)
+        all += std::exp(static_cast<double>(l[i]) - l[order[0]]);
+      for (int64_t j = 0; j < choices; ++j)
+        chosen += std::exp(static_cast<double>(l[order[static_cast<size_t>(j)]]) - l[order[0]]);
+      for (int64_t j = 0; j < choices; ++j) {
+        const int64_t expert = order[static_cast<size_t>(j)];
+        work[static_cast<size_t>(expert)].push_back(static_cast<int32_t>(row * choices + j));
+        const double e = std::exp(static_cast<double>(l[expert]) - l[order[0]]);
+        const double expected = e / (normalise ? chosen : all);
+        const float weight = weights[static_cast<size_t>(row * choices + j)];
+        if (std::isnan(expected))
+          EXPECT_TRUE(std::isnan(weight));
+        else
+          EXPECT_NEAR(weight, expected, 1e-6) << "round " << round;
+      }
+    }
+    size_t active = 0;
+    for (int64_t expert = 0; expert < experts; ++expert) {
+      const auto& wanted = work[static_cast<size_t>(expert)];
+      const int32_t* begins = list.data() + isa::ExpertListBegins(experts) + expert;
+      const int32_t* entries = list.data() + isa::ExpertListEntries(experts);
+      EXPECT_EQ(std::vector<int32_t>(entries + begins[0], entries + begins[1]), wanted);
+      if (wanted.empty()) continue;
+      EXPECT_EQ(list[static_cast<size_t>(isa::kExpertListExperts) + active], expert);
+      ++active;
+    }
+    EXPECT_EQ(list[isa::kExpertListActive], static_cast<int32_t>(active));
+
+    ForEachSet([&](const KernelSet& set) {
+      std::vector<int32_t> other_list(list.size());
+      std::vector<float> other(weights.size());
+      RouteArgs again = args;
+      again.list = other_list.data();
+      again.weights = other.data();
+      set.route(again);
+      EXPECT_EQ(other_list[0], list[0]);
+      EXPECT_TRUE(SameBits(other, weights)) << "round " << round;
+      const auto entries_at = isa::ExpertListBegins(experts);
+      EXPECT_TRUE(
+          std::equal(other_list.begin() + entries_at, other_list.end(), list.begin() + entries_at));
+    });
+  }
+}
+
+TEST(Combine, AllSetsWeighAndAdd) {
+  Rng rng(24);
+  for (int round = 0; round < 60; ++round) {
+    const auto cols = static_cast<int64_t>(1 + rng.Below(70));
+    const auto choices = static_cast<int64_t>(1 + rng.Below(9));
+    const auto rows = static_cast<int64_t>(1 + rng.Below(5));
+    const std::vector<float> x = RandomFloats(rng, rows * choices * cols);
+    const std::vector<float> weights = RandomFloats(rng, rows * choices);
+    const std::vector<float> residual = RandomFloats(rng, rows * cols);
+    CombineArgs args{.x = x.data(),
+                     .weights = weights.data(),
+                     .residual = rng.Below(2) ? residual.data() : nullptr,
+                     .cols = cols,
+                     .choices = choices,
+                     .x_stride = choices * cols,
+                     .weights_stride = choices,
+                     .residual_stride = cols,
+                     .y_stride = cols};
+    std::vector<float> expected(static_cast<size_t>(rows * cols));
+    args.y = expected.data();
+    ScalarKernels().combine(args, 0, rows);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t c = 0; c < cols; ++c) {
+        double sum = args.residual ? residual[static_cast<size_t>(row * cols + c)] : 0.0f;
+        for (int64_t j = 0; j < choices; ++j)
+          sum += static_cast<double>(weights[static_cast<size_t>(row * choices + j)]) *
+                 x[static_cast<size_t>((row * choices + j) * cols + c)];
+        EXPECT_NEAR(expected[static_cast<size_t>(row * cols + c)], sum, 1e-5);
+      }
+    ForEachSet([&](const KernelSet& set) {
+      std::vector<float> y(expected.size());
+      args.y = y.data();
+      set.combine(args, 0, rows);
+      EXPECT_TRUE(SameBits(y, expected)) << "round " << round;
+    });
   }
 }
 

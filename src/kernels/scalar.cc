@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "isa/layout.h"
 #include "kernels/kernel_sets.h"
@@ -23,6 +24,7 @@ float LoadWidened(const std::byte* bytes, DType type) {
     std::memcpy(&value, bytes, sizeof value);
     return value;
   }
+  if (type == DType::kI8) return static_cast<float>(static_cast<int8_t>(*bytes));
   Bf16 value;
   std::memcpy(&value, bytes, sizeof value);
   return Bf16ToF32(value);
@@ -45,7 +47,7 @@ float Sum16(const float* lanes) {
   return v[0];
 }
 
-// The dot products of one row of x with the 16 channels of one block.
+// The dot products of one row of x with the 16 channels of one block, float weights.
 void DotBlock(const float* x, int64_t k, const std::byte* block, DType type, float* acc) {
   std::fill_n(acc, kLanes, 0.0f);
   for (int64_t step = 0; step < k; ++step)
@@ -54,32 +56,217 @@ void DotBlock(const float* x, int64_t k, const std::byte* block, DType type, flo
           x[step], LoadWidened(block + isa::PackedOffset(lane, step, k, type), type), acc[lane]);
 }
 
+// One lane of a chunk of a weight in blocks (isa/layout.h).
+class ChunkLane {
+ public:
+  ChunkLane(const std::byte* chunk, DType type, int64_t lane)
+      : chunk_(chunk), type_(type), lane_(lane) {}
+
+  // The integer of a step, without its bias.
+  int32_t Value(int64_t step) const {
+    const std::byte* values = chunk_ + isa::ScaleLines(type_) * isa::kLineBytes + lane_ * 4;
+    if (type_ == DType::kQ8_0 || type_ == DType::kQ6_K) {
+      const auto byte = static_cast<int32_t>(values[step / 4 * isa::kLineBytes + step % 4]);
+      return byte - (type_ == DType::kQ8_0 ? 128 : 32);
+    }
+    const auto byte = static_cast<int32_t>(values[step / 8 * isa::kLineBytes + step % 4]);
+    const int32_t nibble = step % 8 < 4 ? byte & 15 : byte >> 4;
+    return nibble - (type_ == DType::kQ4_0 ? 8 : 0);
+  }
+
+  // What the integer of a step is multiplied by.
+  float Scale(int64_t step) const {
+    if (type_ == DType::kQ8_0 || type_ == DType::kQ4_0) return Half(step / 32 * kLanes + lane_);
+    const std::byte scale = type_ == DType::kQ4_K
+                                ? chunk_[isa::kLineBytes + step / 32 * kLanes + lane_]
+                                : chunk_[isa::kLineBytes + step / 16 * kLanes + lane_];
+    const float factor = type_ == DType::kQ4_K ? static_cast<float>(static_cast<uint8_t>(scale))
+                                               : static_cast<float>(static_cast<int8_t>(scale));
+    return Half(lane_) * factor;
+  }
+
+  // What is taken off every value of a step's group; 0 for types without minima.
+  float Minimum(int64_t step) const {
+    if (type_ != DType::kQ4_K) return 0;
+    const std::byte min = chunk_[3 * isa::kLineBytes + step / 32 * kLanes + lane_];
+    return Half(kLanes + lane_) * static_cast<float>(static_cast<uint8_t>(min));
+  }
+
+ private:
+  float Half(int64_t index) const {
+    uint16_t bits;
+    std::memcpy(&bits, chunk_ + index * 2, sizeof bits);
+    return F16ToF32(bits);
+  }
+
+  const std::byte* chunk_;
+  DType type_;
+  int64_t lane_;
+};
+
+const std::byte* ChunkOf(const std::byte* block, DType type, int64_t step) {
+  return block + step / isa::ChunkSteps(type) * isa::ChunkLines(type) * isa::kLineBytes;
+}
+
+// One group of a quantised row (isa/layout.h).
+struct QuantisedGroup {
+  explicit QuantisedGroup(const std::byte* record)
+      : q(reinterpret_cast<const int8_t*>(record)),
+        scale(LoadWidened(record + isa::kQuantScaleAt, DType::kF32)) {
+    std::memcpy(&sum, record + isa::kQuantSumAt, sizeof sum);
+  }
+  const int8_t* q;
+  float scale;
+  int32_t sum;
+};
+
+// The same, weights in blocks.
+void DotBlockQuantised(const std::byte* x, int64_t k, const std::byte* block, DType type,
+                       float* acc) {
+  constexpr int64_t kGroup = isa::kQuantGroup;
+  const int64_t part = type == DType::kQ6_K ? 16 : kGroup;  // that shares a scale
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    acc[lane] = 0;
+    for (int64_t begin = 0; begin < k; begin += kGroup) {
+      const ChunkLane weights(ChunkOf(block, type, begin), type, lane);
+      const int64_t first = begin % isa::ChunkSteps(type);
+      const QuantisedGroup group(x + begin / kGroup * isa::kQuantGroupBytes);
+      for (int64_t p = 0; p < kGroup; p += part) {
+        int32_t dot = 0;
+        for (int64_t i = p; i < p + part; ++i) dot += group.q[i] * weights.Value(first + i);
+        acc[lane] =
+            std::fma(static_cast<float>(dot), weights.Scale(first + p) * group.scale, acc[lane]);
+      }
+      if (type != DType::kQ4_K) continue;
+      acc[lane] =
+          std::fma(-static_cast<float>(group.sum), weights.Minimum(first) * group.scale, acc[lane]);
+    }
+  }
+}
+
+// Both, for matmul and expert_matmul: of row `row`, or entry `row`.
+void DotOf(const MatMulArgs& args, int64_t row, const std::byte* block, float* acc) {
+  const int64_t entry = args.entries.entries == nullptr ? row : args.entries.entries[row];
+  const int64_t x_row = args.entries.entries == nullptr ? row : entry / args.entries.choices;
+  const int64_t begin = args.entries.x_per_choice ? entry % args.entries.choices * args.k : 0;
+  if (!IsBlockType(args.weight_type))
+    return DotBlock(args.x + x_row * args.x_stride + begin, args.k, block, args.weight_type, acc);
+  DotBlockQuantised(
+      args.xq + x_row * args.xq_stride_bytes + begin / isa::kQuantGroup * isa::kQuantGroupBytes,
+      args.k, block, args.weight_type, acc);
+}
+
+float* OutputOf(const MatMulArgs& args, int64_t row) {
+  if (args.entries.entries == nullptr) return args.y + row * args.y_stride;
+  const int64_t entry = args.entries.entries[row];
+  return args.y + entry / args.entries.choices * args.y_stride +
+         entry % args.entries.choices * args.entries.width;
+}
+
 void MatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
   const int64_t block_bytes = isa::PackedLines(args.k, args.weight_type) * isa::kLineBytes;
+  const bool gated = args.epilogue == Epilogue::kSiluGate;
+  const int64_t width =
+      args.entries.entries == nullptr ? gated ? args.n / 2 : args.n : args.entries.width;
   for (int64_t row = 0; row < args.rows; ++row) {
-    const float* x = args.x + row * args.x_stride;
-    float* y = args.y + row * args.y_stride;
+    float* y = OutputOf(args, row);
     for (int64_t block = block_begin; block < block_end; ++block) {
       const int64_t first = block * kLanes;
       const std::byte* w = args.w + block * block_bytes;
       float acc[kLanes];
-      DotBlock(x, args.k, w, args.weight_type, acc);
-      if (args.epilogue == Epilogue::kSiluGate) {
+      DotOf(args, row, w, acc);
+      if (gated) {
         float up[kLanes];
-        DotBlock(x, args.k, w + block_bytes, args.weight_type, up);
-        for (int64_t lane = 0; lane < kLanes; ++lane)
+        DotOf(args, row, w + block_bytes, up);
+        for (int64_t lane = 0; lane < std::min(kLanes, width - first / 2); ++lane)
           y[first / 2 + lane] = Silu(acc[lane]) * up[lane];
         ++block;
         continue;
       }
-      for (int64_t lane = 0; lane < std::min(kLanes, args.n - first); ++lane) {
+      for (int64_t lane = 0; lane < std::min(kLanes, width - first); ++lane) {
         const int64_t channel = first + lane;
         float value = acc[lane];
         if (args.bias != nullptr) value = value + args.bias[channel];
         if (args.epilogue == Epilogue::kAdd)
           value = args.residual[row * args.residual_stride + channel] + value;
+        if (args.epilogue == Epilogue::kSiluMul)
+          value = Silu(args.residual[row * args.residual_stride + channel]) * value;
         y[channel] = value;
       }
+    }
+  }
+}
+
+// Ties to even for |x| < 2^22, as kRoundMagic has no fraction bits.
+float RoundToInteger(float x) { return (x + kRoundMagic) - kRoundMagic; }
+
+// The group's integers to q, `stride` values apart by step; returns the scale.
+template <typename Put>
+float QuantiseGroup(const float* x, int64_t count, const Put& put) {
+  float a = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    a = std::max(a, std::abs(x[i]));
+    finite = finite && std::abs(x[i]) < std::numeric_limits<float>::infinity();
+  }
+  const float inverse = 127.0f / a;
+  const bool zero = !finite || !(inverse < std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < count; ++i)
+    put(i, zero ? int8_t{0} : static_cast<int8_t>(RoundToInteger(x[i] * inverse)));
+  if (!finite) return std::numeric_limits<float>::quiet_NaN();
+  return zero ? 0.0f : a / 127.0f;
+}
+
+void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
+  constexpr int64_t kGroup = isa::kQuantGroup;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    std::byte* record = args.y + row * isa::QuantisedRowBytes(args.k);
+    for (int64_t begin = 0; begin < args.k; begin += kGroup, record += isa::kQuantGroupBytes) {
+      float x[kGroup] = {};
+      std::copy_n(args.x + row * args.x_stride + begin, std::min(kGroup, args.k - begin), x);
+      auto* q = reinterpret_cast<int8_t*>(record);
+      const float scale = QuantiseGroup(x, kGroup, [&](int64_t i, int8_t value) { q[i] = value; });
+      const int32_t halves[] = {std::accumulate(q, q + kGroup / 2, 0),
+                                std::accumulate(q + kGroup / 2, q + kGroup, 0)};
+      const int32_t sum = halves[0] + halves[1];
+      std::memcpy(record + isa::kQuantScaleAt, &scale, sizeof scale);
+      std::memcpy(record + isa::kQuantSumAt, &sum, sizeof sum);
+      std::memcpy(record + isa::kQuantHalfSumsAt, halves, sizeof halves);
+    }
+  }
+}
+
+float SumExp(const float* x, int64_t n, float offset, float scale) {
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += Exp((x[i] - offset) * scale);
+  return Sum16(lanes);
+}
+
+void Route(const RouteArgs& args) {
+  ScalarChooseExperts(args);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    float* weights = args.weights + row * args.weights_stride;
+    const float max = weights[0];
+    float total = 0;
+    for (int64_t j = 0; j < args.choices; ++j) {
+      weights[j] = Exp(weights[j] - max);
+      total += weights[j];
+    }
+    if (!args.normalise)
+      total = SumExp(args.logits + row * args.logits_stride, args.experts, max, 1.0f);
+    for (int64_t j = 0; j < args.choices; ++j) weights[j] = weights[j] / total;
+  }
+}
+
+void Combine(const CombineArgs& args, int64_t row_begin, int64_t row_end) {
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const float* x = args.x + row * args.x_stride;
+    const float* weights = args.weights + row * args.weights_stride;
+    for (int64_t c = 0; c < args.cols; ++c) {
+      float z = weights[0] * x[c];
+      for (int64_t j = 1; j < args.choices; ++j) z = std::fma(weights[j], x[j * args.cols + c], z);
+      if (args.residual != nullptr) z = args.residual[row * args.residual_stride + c] + z;
+      args.y[row * args.y_stride + c] = z;
     }
   }
 }
@@ -136,6 +323,9 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
             q[d],
             LoadWidened(k + isa::KOffset(p % isa::kPagePositions, d, args.kv_type), args.kv_type),
             s);
+      if (args.kv_type == DType::kI8)
+        s = s *
+            LoadWidened(k + isa::KScaleOffset(p % isa::kPagePositions, args.head_dim), DType::kF32);
       scores[p] = s * args.scale;
       segment_max = std::max(segment_max, scores[p]);
     }
@@ -143,8 +333,11 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
     float lanes[kLanes] = {};
     float segment[isa::kMaxHeadDim] = {};
     for (int64_t p = 0; p < count; ++p) {
-      const float e = Exp(scores[p] - segment_max);
+      float e = Exp(scores[p] - segment_max);
       lanes[p % kLanes] += e;
+      if (args.kv_type == DType::kI8)
+        e = e * LoadWidened(page(p) + isa::VScaleOffset(p % isa::kPagePositions, args.head_dim),
+                            DType::kF32);
       const std::byte* v =
           page(p) + isa::VOffset(p % isa::kPagePositions, 0, args.head_dim, args.kv_type);
       for (int64_t c = 0; c < args.head_dim; ++c)
@@ -185,16 +378,14 @@ int64_t ArgMax(const float* x, int64_t n) {
   return best < 0 ? 0 : best;  // all NaN: the first
 }
 
-float SumExp(const float* x, int64_t n, float offset, float scale) {
-  float lanes[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += Exp((x[i] - offset) * scale);
-  return Sum16(lanes);
-}
-
 constexpr KernelSet kScalarSet = {
     .name = "scalar",
     .instructions = "none beyond the compiler's baseline",
     .matmul = MatMul,
+    .expert_matmul = MatMul,
+    .quantise = Quantise,
+    .route = Route,
+    .combine = Combine,
     .rms_norm = RmsNorm,
     .rope_table = ScalarRopeTable,
     .rope = Rope,
@@ -225,6 +416,17 @@ void ScalarKvAppend(const KvAppendArgs& args) {
     std::byte* part = args.page + head * isa::KvHeadBytes(args.head_dim, args.kv_type);
     const float* k = args.k + head * args.head_dim;
     const float* v = args.v + head * args.head_dim;
+    if (args.kv_type == DType::kI8) {
+      const float k_scale = QuantiseGroup(k, args.head_dim, [&](int64_t d, int8_t q) {
+        part[isa::KOffset(args.slot, d, DType::kI8)] = static_cast<std::byte>(q);
+      });
+      const float v_scale = QuantiseGroup(v, args.head_dim, [&](int64_t d, int8_t q) {
+        part[isa::VOffset(args.slot, d, args.head_dim, DType::kI8)] = static_cast<std::byte>(q);
+      });
+      StoreRounded(k_scale, part + isa::KScaleOffset(args.slot, args.head_dim), DType::kF32);
+      StoreRounded(v_scale, part + isa::VScaleOffset(args.slot, args.head_dim), DType::kF32);
+      continue;
+    }
     for (int64_t d = 0; d < args.head_dim; ++d) {
       StoreRounded(k[d], part + isa::KOffset(args.slot, d, args.kv_type), args.kv_type);
       StoreRounded(v[d], part + isa::VOffset(args.slot, d, args.head_dim, args.kv_type),
@@ -234,8 +436,61 @@ void ScalarKvAppend(const KvAppendArgs& args) {
 }
 
 void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, float* y) {
-  for (int64_t step = 0; step < k; ++step)
-    y[step] = LoadWidened(w + isa::PackedOffset(row, step, k, type), type);
+  if (!IsBlockType(type)) {
+    for (int64_t step = 0; step < k; ++step)
+      y[step] = LoadWidened(w + isa::PackedOffset(row, step, k, type), type);
+    return;
+  }
+  const std::byte* block = w + row / kLanes * isa::PackedLines(k, type) * isa::kLineBytes;
+  constexpr int64_t kPart = 16;  // shares a scale in every type
+  for (int64_t begin = 0; begin < k; begin += kPart) {
+    const ChunkLane weights(ChunkOf(block, type, begin), type, row % kLanes);
+    const int64_t first = begin % isa::ChunkSteps(type);
+    const float scale = weights.Scale(first);
+    const float minimum = weights.Minimum(first);
+    for (int64_t i = 0; i < std::min(kPart, k - begin); ++i) {
+      const float value = scale * static_cast<float>(weights.Value(first + i));
+      y[begin + i] = type == DType::kQ4_K ? value - minimum : value;
+    }
+  }
+}
+
+// Better: larger, and any number before NaN. Equals keep their order.
+void ScalarChooseExperts(const RouteArgs& args) {
+  int32_t* experts = args.list + isa::kExpertListExperts;
+  int32_t* begins = args.list + isa::ExpertListBegins(args.experts);
+  int32_t* entries = args.list + isa::ExpertListEntries(args.experts);
+  int32_t* chosen = args.list + isa::ExpertListChosen(args.rows, args.choices, args.experts);
+  std::fill_n(begins, args.experts + 1, 0);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* logits = args.logits + row * args.logits_stride;
+    float* best = args.weights + row * args.weights_stride;
+    int32_t* ids = chosen + row * args.choices;
+    const auto better = [](float a, float b) { return a > b || (std::isnan(b) && !std::isnan(a)); };
+    int64_t held = 0;
+    for (int64_t expert = 0; expert < args.experts; ++expert) {
+      if (held == args.choices && !better(logits[expert], best[held - 1])) continue;
+      int64_t at = held < args.choices ? held++ : held - 1;
+      for (; at > 0 && better(logits[expert], best[at - 1]); --at) {
+        best[at] = best[at - 1];
+        ids[at] = ids[at - 1];
+      }
+      best[at] = logits[expert];
+      ids[at] = static_cast<int32_t>(expert);
+    }
+    for (int64_t j = 0; j < args.choices; ++j) ++begins[ids[j] + 1];
+  }
+  int32_t active = 0;
+  for (int64_t expert = 0; expert < args.experts; ++expert) {
+    if (begins[expert + 1] > 0) experts[active++] = static_cast<int32_t>(expert);
+    begins[expert + 1] += begins[expert];
+  }
+  args.list[isa::kExpertListActive] = active;
+  // Each begin advances as its entries are dealt out, to the next one's begin; then they move back.
+  for (int64_t i = 0; i < args.rows * args.choices; ++i)
+    entries[begins[chosen[i]]++] = static_cast<int32_t>(i);
+  for (int64_t expert = args.experts; expert > 0; --expert) begins[expert] = begins[expert - 1];
+  begins[0] = 0;
 }
 
 const KernelSet& ScalarKernels() { return kScalarSet; }

@@ -4,11 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <condition_variable>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "base/check.h"
 #include "base/threads.h"
+#include "device/arbiter.h"
+#include "device/cpu/empty_kernels.h"
 #include "device/cpu/steps.h"
 #include "device/launch.h"
 #include "isa/verify.h"
@@ -16,8 +22,11 @@
 namespace millpower::device::cpu {
 namespace {
 
-// Ranges handed out per thread and step, so that one slowed by a neighbour does not hold up all.
-constexpr int64_t kRangesPerThread = 4;
+int64_t NowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 // Zeroed anonymous memory, committed when touched.
 class Memory {
@@ -45,16 +54,71 @@ class Memory {
   size_t size_bytes_ = 0;
 };
 
+class CpuProgram;
+
+// The device's threads, and whose turn it is to use them.
+class Turnstile {
+ public:
+  explicit Turnstile(int threads) : team_(threads) {}
+
+  ThreadTeam& team() { return team_; }
+
+  Arbiter::Id Join(CpuProgram& program, double weight) {
+    const std::lock_guard lock(mutex_);
+    const Arbiter::Id id = arbiter_.Join(weight);
+    programs_[id] = {&program, true, 0};
+    return id;
+  }
+
+  // Drops a launch that waits; waits for one that runs.
+  void Leave(Arbiter::Id id) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return running_ != id; });
+    arbiter_.Leave(id);
+    programs_.erase(id);
+    changed_.notify_all();
+  }
+
+  // From here to the end of Complete, another thread may run the launch.
+  void Submit(Arbiter::Id id, LaunchClass launch_class) {
+    const std::lock_guard lock(mutex_);
+    programs_.at(id).done = false;
+    arbiter_.Submit(id, launch_class, NowNs());
+    changed_.notify_all();
+  }
+
+  // How long the launch took.
+  int64_t Complete(Arbiter::Id id);
+
+ private:
+  struct Member {
+    CpuProgram* program = nullptr;
+    bool done = true;
+    int64_t device_ns = 0;  // of the last launch
+  };
+
+  ThreadTeam team_;  // run by the thread that has set running_
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Arbiter arbiter_;
+  std::map<Arbiter::Id, Member> programs_;
+  Arbiter::Id running_ = -1;
+};
+
 class CpuProgram final : public LoadedProgram {
  public:
   CpuProgram(std::shared_ptr<const isa::Program> program, isa::BoundWeights weights,
-             const CpuOptions& options, ThreadTeam& team)
+             const CpuOptions& options, const LoadOptions& load, Turnstile& turnstile)
       : program_(std::move(program)),
         weights_(std::move(weights)),
         options_(options),
-        team_(team),
+        turnstile_(turnstile),
+        team_(turnstile.team()),
         checker_(*program_),
-        work_lists_(FindWorkLists(*program_)) {}
+        work_lists_(FindWorkLists(*program_)),
+        id_(turnstile.Join(*this, load.weight)) {}
+
+  ~CpuProgram() override { turnstile_.Leave(id_); }
 
   // Allocates everything a launch will need.
   Result<void> Prepare(const LoadOptions& load) {
@@ -91,25 +155,27 @@ class CpuProgram final : public LoadedProgram {
     return frame_.registers[static_cast<size_t>(reg)];
   }
 
-  Result<Ticket> Submit(const Launch& launch, LaunchClass) override {
+  Result<Ticket> Submit(const Launch& launch, LaunchClass launch_class) override {
+    CHECK(completed_ == ticket_) << "a launch is in flight";
     for (size_t i = 0; i < frame_.registers.size(); ++i)
       if (!program_->registers[i].at_load) frame_.registers[i] = launch.registers[i];
     TRY(checker_.Check(launch, frame_.registers));
-    const auto start = std::chrono::steady_clock::now();
     TakeInputs(launch);
     for (WorkRuns& work : frame_.work) CutRuns(work);
     for (size_t i = 0; i < steps_.size(); ++i) next_unit_[i].value = 0;
-    team_.Run([this](int member) { RunSteps(member); });
-    device_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                     std::chrono::steady_clock::now() - start)
-                     .count();
+    turnstile_.Submit(id_, launch_class);
     return ++ticket_;
   }
 
-  // The CPU device works inside Submit, on the caller's thread among others.
   Result<Completion> Complete(Ticket ticket) override {
     CHECK(ticket == ticket_) << ticket;
-    return Completion{device_ns_};
+    completed_ = ticket;
+    return Completion{turnstile_.Complete(id_)};
+  }
+
+  // Runs the submitted launch. By the thread whose turn it is.
+  void Execute() {
+    team_.Run([this](int member) { RunSteps(member); });
   }
 
   std::span<const std::byte> Output(int32_t id) const override {
@@ -214,7 +280,7 @@ class CpuProgram final : public LoadedProgram {
   }
 
   void RunShared(const Step& step, int64_t units, std::atomic<int64_t>& next, int member) {
-    const int64_t ranges = team_.count() * kRangesPerThread;
+    const int64_t ranges = team_.count() * step.RangesPerThread();
     const int64_t grain = step.Grain();
     const int64_t size = std::max(grain, (units / ranges + grain - 1) / grain * grain);
     for (;;) {
@@ -227,6 +293,7 @@ class CpuProgram final : public LoadedProgram {
   const std::shared_ptr<const isa::Program> program_;
   const isa::BoundWeights weights_;
   const CpuOptions options_;
+  Turnstile& turnstile_;
   ThreadTeam& team_;
   LaunchChecker checker_;
   const std::vector<WorkList> work_lists_;
@@ -236,28 +303,63 @@ class CpuProgram final : public LoadedProgram {
   std::vector<std::unique_ptr<Step>> steps_;
   std::unique_ptr<Counter[]> next_unit_;  // by step: the next unit to hand out
   Frame frame_;
-  Ticket ticket_ = 0;
-  int64_t device_ns_ = 0;
+  Ticket ticket_ = 0, completed_ = 0;
+  const Arbiter::Id id_;  // last: from here on other threads may see this Program
 };
+
+int64_t Turnstile::Complete(Arbiter::Id id) {
+  std::unique_lock lock(mutex_);
+  const Member& own = programs_.at(id);
+  while (!own.done) {
+    if (running_ >= 0) {
+      changed_.wait(lock);
+      continue;
+    }
+    const int64_t now = NowNs();
+    const Arbiter::Decision decision = arbiter_.Next(now);
+    if (decision.next < 0) {
+      changed_.wait_for(lock, std::chrono::nanoseconds(decision.until_ns - now));
+      continue;
+    }
+    Member& member = programs_.at(decision.next);
+    running_ = decision.next;
+    lock.unlock();
+    const int64_t start = NowNs();
+    member.program->Execute();
+    const int64_t end = NowNs();
+    lock.lock();
+    running_ = -1;
+    member.done = true;
+    member.device_ns = end - start;
+    arbiter_.Finish(decision.next, end, member.device_ns);
+    changed_.notify_all();
+  }
+  return own.device_ns;
+}
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(const CpuOptions& options) : options_(options), team_(options.threads) {
+  explicit CpuDevice(const CpuOptions& options) : options_(options), turnstile_(options.threads) {
     if (options_.kernels == nullptr) options_.kernels = kernels::AvailableKernels().front();
+    if (options_.empty_kernels) options_.kernels = &EmptyKernels();
   }
 
   Result<std::unique_ptr<LoadedProgram>> Load(std::shared_ptr<const isa::Program> program,
                                               isa::BoundWeights weights,
                                               const LoadOptions& options) override {
-    auto loaded =
-        std::make_unique<CpuProgram>(std::move(program), std::move(weights), options_, team_);
+    if (!(options.weight > 0) || std::isinf(options.weight))
+      return Fail(
+          ErrorCode::kInvalidArgument,
+          "a Program's weight is " + std::to_string(options.weight) + ", not a positive number");
+    auto loaded = std::make_unique<CpuProgram>(std::move(program), std::move(weights), options_,
+                                               options, turnstile_);
     TRY(loaded->Prepare(options));
     return loaded;
   }
 
  private:
   CpuOptions options_;
-  ThreadTeam team_;
+  Turnstile turnstile_;
 };
 
 }  // namespace

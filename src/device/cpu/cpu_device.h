@@ -1,5 +1,10 @@
 // Runs Programs on this machine's processors: its streams in one proven order, each instruction
 // spread over a team of threads by the kernels' own blocking.
+//
+// The device has no thread of its own beside the team's: those that wait in Complete lend theirs.
+// Whoever finds the device idle runs what the arbiter (device/arbiter.h) says is next, its own
+// launch or another's, until its own is done. So the launch of a Program that is alone changes no
+// threads.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +26,9 @@ struct CpuOptions {
   // scheduler's when the machine is busy with something else, which a small model cannot hide.
   // Results are the same; tests set it to 0 so that small models use all threads.
   int64_t serial_cost = 1 << 17;
+  // Issues every instruction and computes nothing, whatever `kernels` says: to measure what issuing
+  // costs. Outputs are meaningless.
+  bool empty_kernels = false;
 };
 
 std::unique_ptr<Device> MakeCpuDevice(const CpuOptions& options);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/rng.h"
 #include "isa/sampling.h"
@@ -18,22 +19,47 @@ constexpr int64_t kTopPGuess = 256;
 
 Sampler::Sampler(const kernels::KernelSet& kernels, int64_t vocab_size_max) : kernels_(kernels) {
   candidates_.reserve(static_cast<size_t>(vocab_size_max));
+  adjusted_.reserve(static_cast<size_t>(vocab_size_max));
   weights_.reserve(static_cast<size_t>(vocab_size_max));
 }
 
-void Sampler::Run(std::span<const float> logits, const int32_t* params, int32_t* record) {
+void Sampler::Run(std::span<const float> logits, const int32_t* params,
+                  const Adjustments& adjustments, int32_t* record) {
   std::fill_n(record, isa::kSampleRecordWords, 0);
-  const int64_t best = kernels_.argmax(logits.data(), std::ssize(logits));
-  const float max = logits[static_cast<size_t>(best)];
-  const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
   int32_t token = params[isa::kSampleTarget];
   if (token < 0 || token >= std::ssize(logits)) {
+    const std::span<const float> x = Adjust(logits, params, adjustments);
+    const int64_t best = kernels_.argmax(x.data(), std::ssize(x));
+    const float max = x[static_cast<size_t>(best)];
+    const float temperature = isa::FloatOf(params[isa::kSampleTemperature]);
     token = static_cast<int32_t>(best);
-    if (temperature > 0 && std::isfinite(max)) token = Draw(logits, params, max);
+    if (temperature > 0 && std::isfinite(max)) token = Draw(x, params, max);
   }
   record[isa::kRecordToken] = token;
   const int alternatives = std::min(params[isa::kSampleLogprobs], isa::kMaxAlternatives);
-  if (alternatives >= 0) WriteLogprobs(logits, alternatives, max, record);
+  if (alternatives < 0) return;
+  const int64_t best = kernels_.argmax(logits.data(), std::ssize(logits));
+  WriteLogprobs(logits, alternatives, logits[static_cast<size_t>(best)], record);
+}
+
+std::span<const float> Sampler::Adjust(std::span<const float> logits, const int32_t* params,
+                                       const Adjustments& adjustments) {
+  const int64_t size = std::ssize(adjustments.tokens);
+  const int64_t first = std::clamp<int64_t>(params[isa::kSampleAdjustBegin], 0, size);
+  const int64_t last =
+      first + std::clamp<int64_t>(params[isa::kSampleAdjustCount], 0, size - first);
+  if (first == last) return logits;
+  adjusted_.assign(logits.begin(), logits.end());
+  for (int64_t i = first; i < last; ++i) {
+    const int32_t* row = adjustments.rows + i * adjustments.stride;
+    const float divide = isa::FloatOf(row[isa::kAdjustDivide]);
+    float& logit = adjusted_[static_cast<size_t>(adjustments.tokens[static_cast<size_t>(i)])];
+    logit = (logit > 0 ? logit / divide : logit * divide) + isa::FloatOf(row[isa::kAdjustAdd]);
+  }
+  const int64_t best = kernels_.argmax(adjusted_.data(), std::ssize(adjusted_));
+  if (adjusted_[static_cast<size_t>(best)] > -std::numeric_limits<float>::infinity())
+    return adjusted_;
+  return logits;
 }
 
 void Sampler::TakeTop(std::span<const float> logits, int64_t count) {
@@ -136,6 +162,8 @@ int32_t Sampler::Draw(std::span<const float> logits, const int32_t* params, floa
   double left = static_cast<double>(uniform) * total;
   size_t drawn = 0;
   while (drawn + 1 < kept && left >= weights_[drawn]) left -= weights_[drawn++];
+  // Rounding may leave a little over: it goes to the last token that can be drawn.
+  while (drawn > 0 && weights_[drawn] == 0) --drawn;
   return candidates_[drawn].token;
 }
 

@@ -99,33 +99,46 @@ class RmsNormStep final : public RowStep {
   kernels::RmsNormArgs args_;
 };
 
+// Points `args` to its x, of either form.
+void OpenActivations(const StepContext& context, const isa::Operand& x, kernels::MatMulArgs& args) {
+  if (context.program.buffer(x).form == isa::Form::kQuantised) {
+    args.xq = Whole(context, x);
+    args.xq_stride_bytes = isa::QuantisedRowBytes(x.cols);
+    return;
+  }
+  const auto rows = Open<float>(context, x);
+  args.x = rows.data;
+  args.x_stride = rows.stride;
+}
+
+// Blocks of 16 channels that kernels take at once.
+constexpr int64_t kBlocksAtOnce = 8;
+
 // Units are blocks of 16 output channels, in pairs for a gated weight.
 class MatMulStep final : public Step {
  public:
   MatMulStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
-    const isa::Operand& w = in.operand(isa::matmul::kW);
-    const auto x = Open<float>(context, in.operand(isa::matmul::kX));
-    const auto y = Open<float>(context, in.operand(isa::matmul::kY));
     const auto residual = Open<float>(context, in.operand(isa::matmul::kResidual));
+    const auto y = Open<float>(context, in.operand(isa::matmul::kY));
+    const isa::Buffer& w = context.program.buffer(in.operand(isa::matmul::kW));
     rows_ = y.rows;
-    args_ = {.x = x.data,
-             .w = Whole(context, w),
+    args_ = {.w = Whole(context, in.operand(isa::matmul::kW)),
              .bias = Open<float>(context, in.operand(isa::matmul::kBias)).data,
              .residual = residual.data,
              .y = y.data,
-             .k = x.cols,
-             .n = context.program.buffer(w).rows.size,
-             .x_stride = x.stride,
+             .k = w.cols,
+             .n = w.rows.size,
              .residual_stride = residual.stride,
              .y_stride = y.stride,
-             .weight_type = context.program.buffer(w).dtype,
+             .weight_type = w.dtype,
              .epilogue = static_cast<kernels::Epilogue>(in.integer(isa::matmul::kEpilogue))};
+    OpenActivations(context, in.operand(isa::matmul::kX), args_);
     blocks_per_unit_ = args_.epilogue == kernels::Epilogue::kSiluGate ? 2 : 1;
   }
   int64_t Units(const Frame& frame) const override {
     return frame.Rows(rows_) == 0 ? 0 : isa::PackedBlocks(args_.n) / blocks_per_unit_;
   }
-  int64_t Grain() const override { return 8 / blocks_per_unit_; }  // kernels take up to 8 at once
+  int64_t Grain() const override { return kBlocksAtOnce / blocks_per_unit_; }
   int64_t UnitCost(const Frame& frame) const override {
     return args_.k * isa::kLanes * blocks_per_unit_ * frame.Rows(rows_);
   }
@@ -140,6 +153,149 @@ class MatMulStep final : public Step {
   kernels::MatMulArgs args_;
   isa::Dim rows_;
   int64_t blocks_per_unit_ = 1;
+};
+
+class QuantiseStep final : public RowStep {
+ public:
+  QuantiseStep(const StepContext& context, const Instruction& in, RowsOperand<float> x)
+      : RowStep(x.rows, x.cols),
+        kernels_(context.kernels),
+        args_{.x = x.data,
+              .y = Whole(context, in.operand(isa::quantise::kY)),
+              .k = x.cols,
+              .x_stride = x.stride} {}
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels_.quantise(args_, begin, end);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  const kernels::QuantiseArgs args_;
+};
+
+// One unit: the list is one for all rows.
+class RouteStep final : public Step {
+ public:
+  RouteStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
+    const auto logits = Open<float>(context, in.operand(isa::route::kLogits));
+    const auto weights = Open<float>(context, in.operand(isa::route::kWeights));
+    rows_ = logits.rows;
+    args_ = {
+        .logits = logits.data,
+        .list = reinterpret_cast<int32_t*>(Whole(context, in.operand(isa::route::kList))),
+        .weights = weights.data,
+        .experts = logits.cols,
+        .choices = weights.cols,
+        .logits_stride = logits.stride,
+        .weights_stride = weights.stride,
+        .normalise = in.integer(isa::route::kNormalise) != 0,
+    };
+  }
+  int64_t Units(const Frame& frame) const override { return frame.Rows(rows_) == 0 ? 0 : 1; }
+  int64_t UnitCost(const Frame& frame) const override { return frame.Rows(rows_) * args_.experts; }
+  void Run(const Frame& frame, int64_t, int64_t, int) const override {
+    kernels::RouteArgs args = args_;
+    args.rows = frame.Rows(rows_);
+    kernels_.route(args);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  kernels::RouteArgs args_;
+  isa::Dim rows_;
+};
+
+// Units are groups of blocks of one expert each. How many experts have work is known only once
+// `route` has run, in this launch; so there are units for as many as could have, and those that are
+// left over do nothing.
+class ExpertMatMulStep final : public Step {
+ public:
+  ExpertMatMulStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
+    const auto y = Open<float>(context, in.operand(isa::expert_matmul::kY));
+    const isa::Operand& x = in.operand(isa::expert_matmul::kX);
+    const isa::Buffer& w = context.program.buffer(in.operand(isa::expert_matmul::kW));
+    const isa::Buffer& list = context.program.buffer(in.operand(isa::expert_matmul::kList));
+    list_ = reinterpret_cast<const int32_t*>(Whole(context, in.operand(isa::expert_matmul::kList)));
+    rows_ = y.rows;
+    experts_ = list.heads;
+    args_ = {
+        .w = Whole(context, in.operand(isa::expert_matmul::kW)),
+        .y = y.data,
+        .k = w.cols,
+        .n = w.rows.size / list.heads,
+        .y_stride = y.stride,
+        .weight_type = w.dtype,
+        .epilogue = static_cast<kernels::Epilogue>(in.integer(isa::expert_matmul::kEpilogue)),
+        .entries = {
+            .choices = list.cols, .width = y.cols / list.cols, .x_per_choice = x.cols != w.cols}};
+    OpenActivations(context, x, args_);
+    expert_bytes_ = isa::PackedBytes(args_.n, args_.k, w.dtype);
+    blocks_ = isa::PackedBlocks(args_.n);
+    units_per_expert_ = (blocks_ + kBlocksAtOnce - 1) / kBlocksAtOnce;
+  }
+  int64_t Units(const Frame& frame) const override {
+    return std::min(experts_, frame.Rows(rows_) * args_.entries.choices) * units_per_expert_;
+  }
+  int64_t UnitCost(const Frame& frame) const override {
+    const int64_t entries = frame.Rows(rows_) * args_.entries.choices;
+    const int64_t rows = std::max<int64_t>(1, entries / experts_);  // of an expert, on average
+    return args_.k * isa::kLanes * std::min(kBlocksAtOnce, blocks_) * rows;
+  }
+  int64_t RangesPerThread() const override { return 16; }  // experts have rows of their own number
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels::MatMulArgs args = args_;
+    const int32_t* begins = list_ + isa::ExpertListBegins(experts_);
+    while (begin < end) {
+      const int64_t place = begin / units_per_expert_;
+      if (place >= list_[isa::kExpertListActive]) return;
+      const int64_t expert = list_[isa::kExpertListExperts + place];
+      const int64_t last = std::min(end, (place + 1) * units_per_expert_);
+      args.w = args_.w + expert * expert_bytes_;
+      args.rows = begins[expert + 1] - begins[expert];
+      args.entries.entries = list_ + isa::ExpertListEntries(experts_) + begins[expert];
+      const int64_t first_unit = place * units_per_expert_;
+      kernels_.expert_matmul(args, (begin - first_unit) * kBlocksAtOnce,
+                             std::min(blocks_, (last - first_unit) * kBlocksAtOnce));
+      begin = last;
+    }
+  }
+
+ private:
+  const KernelSet& kernels_;
+  kernels::MatMulArgs args_;
+  const int32_t* list_ = nullptr;
+  isa::Dim rows_;
+  int64_t experts_ = 0;
+  int64_t expert_bytes_ = 0;
+  int64_t blocks_ = 0;  // of one expert
+  int64_t units_per_expert_ = 0;
+};
+
+class CombineStep final : public RowStep {
+ public:
+  CombineStep(const StepContext& context, const Instruction& in, RowsOperand<float> y)
+      : RowStep(y.rows, in.operand(isa::combine::kX).cols), kernels_(context.kernels) {
+    const auto x = Open<float>(context, in.operand(isa::combine::kX));
+    const auto weights = Open<float>(context, in.operand(isa::combine::kWeights));
+    const auto residual = Open<float>(context, in.operand(isa::combine::kResidual));
+    args_ = {.x = x.data,
+             .weights = weights.data,
+             .residual = residual.data,
+             .y = y.data,
+             .cols = y.cols,
+             .choices = weights.cols,
+             .x_stride = x.stride,
+             .weights_stride = weights.stride,
+             .residual_stride = residual.stride,
+             .y_stride = y.stride};
+  }
+  void Run(const Frame&, int64_t begin, int64_t end, int) const override {
+    kernels_.combine(args_, begin, end);
+  }
+
+ private:
+  const KernelSet& kernels_;
+  kernels::CombineArgs args_;
 };
 
 class RopeTableStep final : public RowStep {
@@ -288,18 +444,23 @@ class SampleStep final : public RowStep {
       : RowStep(logits.rows, logits.cols * 2),
         logits_(logits),
         params_(Open<int32_t>(context, in.operand(isa::sample::kParams))),
+        tokens_(Open<int32_t>(context, in.operand(isa::sample::kAdjustTokens))),
+        adjustments_(Open<int32_t>(context, in.operand(isa::sample::kAdjustments))),
         record_(Open<int32_t>(context, in.operand(isa::sample::kRecord))),
         samplers_(context.samplers) {}
-  void Run(const Frame&, int64_t begin, int64_t end, int member) const override {
+  void Run(const Frame& frame, int64_t begin, int64_t end, int member) const override {
+    const Adjustments adjustments{{tokens_.data, static_cast<size_t>(frame.Rows(tokens_.rows))},
+                                  adjustments_.data,
+                                  adjustments_.stride};
     for (int64_t row = begin; row < end; ++row)
       samplers_[static_cast<size_t>(member)]->Run(
-          {logits_.Row(row), static_cast<size_t>(logits_.cols)}, params_.Row(row),
+          {logits_.Row(row), static_cast<size_t>(logits_.cols)}, params_.Row(row), adjustments,
           record_.Row(row));
   }
 
  private:
   const RowsOperand<float> logits_;
-  const RowsOperand<int32_t> params_, record_;
+  const RowsOperand<int32_t> params_, tokens_, adjustments_, record_;
   const std::span<std::unique_ptr<Sampler>> samplers_;
 };
 
@@ -329,6 +490,16 @@ std::unique_ptr<Step> MakeStep(const StepContext& context, const Instruction& in
     case Opcode::kSample:
       return std::make_unique<SampleStep>(context, in,
                                           Open<float>(context, in.operand(isa::sample::kLogits)));
+    case Opcode::kQuantise:
+      return std::make_unique<QuantiseStep>(context, in,
+                                            Open<float>(context, in.operand(isa::quantise::kX)));
+    case Opcode::kRoute:
+      return std::make_unique<RouteStep>(context, in);
+    case Opcode::kExpertMatMul:
+      return std::make_unique<ExpertMatMulStep>(context, in);
+    case Opcode::kCombine:
+      return std::make_unique<CombineStep>(context, in,
+                                           Open<float>(context, in.operand(isa::combine::kY)));
     case Opcode::kEnd:
     case Opcode::kWait:
     case Opcode::kPost:

@@ -56,6 +56,9 @@ class Step {
   virtual void Run(const Frame& frame, int64_t begin, int64_t end, int member) const = 0;
   // The least units worth handing to a thread at a time.
   virtual int64_t Grain() const { return 1; }
+  // How many times more ranges of units than threads there are, so that one thread that is slow, or
+  // has more to do, does not hold up all.
+  virtual int64_t RangesPerThread() const { return 4; }
   // Floats touched per unit, roughly: steps with little to do stay on one thread.
   virtual int64_t UnitCost(const Frame& frame) const = 0;
 };
