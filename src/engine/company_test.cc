@@ -146,7 +146,7 @@ TEST(Company, ChangesNothing) {
   }
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr uint64_t kSchedules = 150;
 #else
 constexpr uint64_t kSchedules = 2000;

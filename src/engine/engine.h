@@ -80,11 +80,12 @@ enum class FinishReason {
 };
 
 struct Usage {
-  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens = 0;      // as far as they got: all of them with the first token
   int64_t cached_tokens = 0;      // of the prompt, answered from the prefix cache
   int64_t completion_tokens = 0;  // every token generated, the end-of-text one included
   // Of each launch it took part in, the part that its rows are of all rows. Over all requests these
-  // add up to the launches' time to the nanosecond.
+  // add up to the launches' time to the nanosecond. After a verdict the launch under way is part
+  // of what Hooks::Finish is told, but came too late for the last delta.
   int64_t device_ns = 0;
 };
 
@@ -104,10 +105,11 @@ enum class Verdict {
   kCancel,  // the caller is gone: finish, reason kCancelled
 };
 
-// Called on the engine's thread, once per step in which something happened; must return quickly
-// and never call the engine. After a verdict other than kContinue, or a delta with `finish`, it is
-// not called again: on kStop and kCancel the delta just delivered was the last, and holds the
-// usage to count.
+// Called on the engine's thread, once per step in which something happened, while the device may
+// already work on the next; must return quickly and never call the engine. After a verdict other
+// than kContinue, or a delta with `finish`, it is not called again: on kStop and kCancel the delta
+// just delivered was the last, and holds the usage to count: a token that was under way is neither
+// told nor counted.
 using Sink = std::function<Verdict(const Delta&)>;
 
 struct EngineLimits {
@@ -118,7 +120,9 @@ struct EngineLimits {
 
 // Who decides what a request may use, and is told what it did use: the ledger. Functions may be
 // called from any thread of the engine's callers (Admit) or on the engine's thread (the others),
-// and must return at once there; they answer through the callbacks, later and on any thread.
+// and must return at once there; they answer through the callbacks, once, later and on any thread;
+// an answer to Extend may come when the request or the engine is gone. Until `posted` is called a
+// request is live: Drain and the engine's destructor wait for it.
 class Hooks {
  public:
   virtual ~Hooks() = default;

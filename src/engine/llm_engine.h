@@ -15,9 +15,9 @@ namespace millpower::engine {
 
 struct LlmOptions {
   int32_t max_model_len = 0;       // 0: what the Program and the KV pages allow
-  int32_t max_num_seqs = 0;        // 0: what the Program allows
+  int32_t max_num_seqs = 0;        // 0: what the Program allows; never more than the next
   int32_t max_batch_tokens = 0;    // 0: what the Program allows
-  int32_t max_queue = 256;         // requests that wait before more are refused
+  int32_t max_queue = 256;         // requests without a place before more are refused
   std::vector<int32_t> eos_ids{};  // ids that end the output
   // Whole pages of computed tokens stay findable by their content, within one caller, until memory
   // is needed. Changes no result.

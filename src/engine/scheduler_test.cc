@@ -389,6 +389,26 @@ TEST(Scheduler, TheLastTokenAndThoseWithPromptLogprobsAreComputed) {
   EXPECT_EQ(steps.Run(), (Planned{{2, 48, 48}}));
 }
 
+TEST(Scheduler, NobodyWaitsForOneThatWaitsForItsLedger) {
+  Steps steps(Limits(8, 16, 400));
+  steps.Add({.prompt = 40, .same = 0})->granted = 0;
+  steps.Add({.prompt = 40, .same = 0});
+  EXPECT_EQ(steps.Run(), (Planned{{1, 16, 0}}));
+}
+
+// One that comes back after half of its prompt's logprobs picks only the rest.
+TEST(Scheduler, PromptLogprobsAreCollectedOnce) {
+  SchedulerLimits limits = Limits(1, 24, 20);
+  limits.prefix_cache = false;
+  Steps steps(limits);
+  steps.Add({.prompt = 40, .max_tokens = 2, .priority = Priority::kBatch, .prompt_logprobs = true});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 24, 24}}));
+  steps.Add({.prompt = 4});
+  EXPECT_EQ(steps.Run(), (Planned{{1, 4, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 24, 0}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 16, 16}}));
+}
+
 // Those who follow a prompt that is cancelled do not wait for ever.
 TEST(Scheduler, FollowersGoOnWithoutTheirLeader) {
   Steps steps(Limits(8, 16, 400));
