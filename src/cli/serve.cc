@@ -176,14 +176,20 @@ Result<serve::ServedModel> Load(const Flags& flags, const SessionOptions& common
                             .owner = loaded};
 }
 
-// From the file, the environment, or made now and told once.
-Result<serve::AdminConfig> AdminConfigOf(const Flags& flags) {
-  serve::AdminConfig config{.port = *flags.admin_port, .key = "", .model_root = flags.model_root};
-  TRY_ASSIGN(config.key, ReadAdminKey(flags.admin_key_file));
-  if (!config.key.empty()) return config;
-  config.key = serve::NewAdminKey();
-  fmt::print(stderr, "admin key, not shown again: {}\n", config.key);
-  return config;
+// Starts the admin API, if it is asked for, with a key from the file or the environment, or with
+// one that is made now and told once.
+Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host,
+                        std::optional<serve::AdminServer>& admin) {
+  if (!flags.admin_port) return {};
+  TRY_ASSIGN(const std::string given, ReadAdminKey(flags.admin_key_file));
+  const std::string key = given.empty() ? serve::NewAdminKey() : given;
+  admin.emplace(
+      serve::AdminConfig{.port = *flags.admin_port, .key = key, .model_root = flags.model_root},
+      host);
+  TRY(admin->Start());
+  spdlog::info("admin API at http://127.0.0.1:{}/admin/v1", admin->port());
+  if (given.empty()) fmt::print(stderr, "admin key, not shown again: {}\n", key);
+  return {};
 }
 
 Result<void> Serve(Flags& flags) {
@@ -213,12 +219,7 @@ Result<void> Serve(Flags& flags) {
   serve::Service service(http, registry, clock);
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
-  if (flags.admin_port) {
-    TRY_ASSIGN(serve::AdminConfig config, AdminConfigOf(flags));
-    admin.emplace(std::move(config), host);
-    TRY(admin->Start());
-    spdlog::info("admin API at http://127.0.0.1:{}/admin/v1", admin->port());
-  }
+  TRY(StartAdmin(flags, host, admin));
   TRY(host.LoadAtStart(specs));
   const std::string url = fmt::format("http://{}:{}", flags.host, service.port());
   std::string names;

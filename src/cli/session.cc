@@ -99,8 +99,6 @@ std::string DefaultModelName(const std::filesystem::path& given) {
 
 Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options) {
   TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
-  spdlog::info("{} threads, {} kernels ({})", options.load.threads, kernel_set->name,
-               kernel_set->instructions);
   return device::cpu::MakeCpuDevice({.threads = options.load.threads, .kernels = kernel_set});
 }
 
@@ -119,9 +117,11 @@ Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::
   for (const auto& weight : session.model.weights.by_buffer)
     session.weights_bytes += static_cast<int64_t>(weight.size());
   session.kv_bytes = kv.pages * device::KvPageBytes(program);
-  spdlog::info("{}: {} of weights, {} KV pages ({}), context {}", session.model.name,
-               FormatSize(session.weights_bytes), kv.pages, FormatSize(session.kv_bytes),
-               kv.max_model_len);
+  TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
+  spdlog::info("{}: {} of weights, {} KV pages ({}), context {}; {} threads, {} kernels ({})",
+               session.model.name, FormatSize(session.weights_bytes), kv.pages,
+               FormatSize(session.kv_bytes), kv.max_model_len, options.load.threads,
+               kernel_set->name, kernel_set->instructions);
   TRY_ASSIGN(
       session.engine,
       engine::StartLlmEngine(std::move(loaded), {.max_model_len = kv.max_model_len,

@@ -39,6 +39,12 @@ constexpr Appearance AppearanceOf(ErrorCode code) {
   return {500, kServer, "internal_error"};
 }
 
+// Other bounds than the context's are passed as well.
+Appearance AppearanceOf(const Error& error) {
+  const bool other_bound = error.code == ErrorCode::kOutOfRange && error.param != "prompt";
+  return AppearanceOf(other_bound ? ErrorCode::kInvalidArgument : error.code);
+}
+
 constexpr Appearance AppearanceOf(HttpFault fault) {
   switch (fault) {
     case HttpFault::kMalformed:
@@ -87,11 +93,11 @@ HttpResponse MakeResponse(const Appearance& appearance, const std::string& messa
 }  // namespace
 
 Json ErrorJson(const Error& error) {
-  return MakeJson(AppearanceOf(error.code), error.message, error.param);
+  return MakeJson(AppearanceOf(error), error.message, error.param);
 }
 
 HttpResponse ErrorResponse(const Error& error, int retry_after_s) {
-  return MakeResponse(AppearanceOf(error.code), error.message, error.param, retry_after_s);
+  return MakeResponse(AppearanceOf(error), error.message, error.param, retry_after_s);
 }
 
 HttpResponse ErrorResponse(HttpFault fault, const std::string& message) {
