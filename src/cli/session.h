@@ -22,6 +22,15 @@ struct SessionOptions {
 };
 
 struct Session {
+  Session() = default;
+  Session(Session&&) = default;
+  // What is replaced ends in the order of destruction, the engine before its device.
+  Session& operator=(Session&& other) noexcept {
+    if (this == &other) return *this;
+    std::destroy_at(this);
+    return *std::construct_at(this, std::move(other));
+  }
+
   LoadedModel model;
   std::unique_ptr<device::Device> device;
   std::unique_ptr<engine::Engine> engine;  // uses the device; destroyed first
