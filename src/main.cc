@@ -30,6 +30,7 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddInspect);
   add(millpower::cli::AddBench);
   add(millpower::cli::AddPerplexity);
+  add(millpower::cli::AddAdmin);
 
   try {
     app.parse(argc, argv);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "device/cpu/cpu_device.h"
 #include "engine/llm_engine.h"
@@ -57,10 +58,13 @@ class Model {
         CHECK(submitted) << submitted.error().message;
       }
       (*engine)->Drain(int64_t{120} * 1'000'000'000);
-      EXPECT_EQ((*engine)->Stats().kv_pages_used, 0);
+      stats = (*engine)->Stats();
+      EXPECT_EQ(stats.kv_pages_used, 0);
     }
     return outputs;
   }
+
+  engine::EngineStats stats;  // of the last Serve
 
  private:
   std::unique_ptr<device::Device> device_;
@@ -125,14 +129,60 @@ TEST_P(Serving, CompanyChangesNoBit) {
   }
 }
 
+class MixedBatch : public testing::TestWithParam<std::string> {};
+
+// 32 requests of three callers and all classes in one batch, half of them with a common beginning,
+// in chunks, with so little memory that some are computed twice: on 1, 2 and 4 threads each gets
+// the bits that it gets alone.
+TEST_P(MixedBatch, ChangesNoBit) {
+  std::vector<engine::Request> requests;
+  const auto prompt = ReadIds(GetParam(), "long.prompt_ids");
+  for (int i = 0; i < 32; ++i) {
+    engine::Request request;
+    request.caller = i % 3 == 0 ? "a" : i % 3 == 1 ? "b" : "";
+    request.priority = static_cast<engine::Priority>(i % engine::kPriorityCount);
+    request.prompt.assign(prompt.begin() + (i % 2 == 0 ? 0 : i), prompt.end() - i);
+    request.sampling = {.temperature = i % 4 < 2 ? 0.0f : 0.8f,
+                        .seed = static_cast<uint64_t>(i),
+                        .max_tokens = 24,
+                        .frequency_penalty = i % 5 == 0 ? 0.3f : 0.0f,
+                        .repetition_penalty = i % 7 == 0 ? 1.2f : 1.0f,
+                        .ignore_eos = true,
+                        .logprobs = 1};
+    requests.push_back(request);
+  }
+  std::vector<Output> alone;
+  for (const int threads : {1, 2, 4}) {
+    Model model(GetParam(), {}, threads);
+    if (alone.empty())
+      for (const engine::Request& request : requests)
+        alone.push_back(model.Serve({request}, {.prefix_cache = false}, 200)[0]);
+    const auto context = static_cast<int64_t>(prompt.size()) + 24;
+    const auto together =
+        model.Serve(requests, {.max_num_seqs = 32, .max_batch_tokens = 48}, 4 * (context / 16 + 1));
+    EXPECT_GT(model.stats.preemptions, 0);
+    EXPECT_GT(model.stats.cached_prompt_tokens, 0);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_EQ(Ids(together[i]), Ids(alone[i]))
+          << "request " << i << ", " << threads << " threads";
+      for (size_t at = 0; at < alone[i].tokens.size(); ++at)
+        ASSERT_EQ(std::bit_cast<uint32_t>(together[i].tokens[at].logprob),
+                  std::bit_cast<uint32_t>(alone[i].tokens[at].logprob));
+    }
+  }
+}
+
+std::string NameOf(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, Serving,
                          testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
                                          "tiny-bias"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::ranges::replace(name, '-', '_');
-                           return name;
-                         });
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(Models, MixedBatch, testing::Values("tiny-tied", "tiny-bias"), NameOf);
 
 }  // namespace
 }  // namespace millpower

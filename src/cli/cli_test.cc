@@ -208,6 +208,29 @@ TEST(Flags, BecomeOptions) {
   EXPECT_EQ(options->threads, 3);
   flags.chat_format = "morse";
   EXPECT_FALSE(ToLoadOptions(flags));
+  flags = {.weights = "int8", .kv = "int8", .chat_format = ""};
+  options = ToLoadOptions(flags);
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->compile.weight_type, DType::kQ8_0);
+  EXPECT_EQ(options->compile.kv_type, DType::kI8);
+  flags.weights = "int4";
+  EXPECT_EQ(ToLoadOptions(flags)->compile.weight_type, DType::kQ4_0);
+  flags.weights = "q4_0";  // not one of our words
+  EXPECT_EQ(ToLoadOptions(flags).error().param, "weights");
+  flags = {.kv = "int4", .chat_format = ""};
+  EXPECT_EQ(ToLoadOptions(flags).error().param, "kv");
+}
+
+TEST(Flags, TheAdminKeyIsReadWithoutBlanks) {
+  const Folder folder;
+  ::unsetenv("MILLPOWER_ADMIN_KEY");
+  EXPECT_EQ(ReadAdminKey("").value(), "");
+  ::setenv("MILLPOWER_ADMIN_KEY", "of the environment", 1);
+  EXPECT_EQ(ReadAdminKey("").value(), "of the environment");
+  EXPECT_EQ(ReadAdminKey(folder.Write("key", " secret of a file\n")).value(), "secret of a file");
+  ::unsetenv("MILLPOWER_ADMIN_KEY");
+  EXPECT_EQ(ReadAdminKey(folder.Write("blank", "\n \n")).error().param, "admin-key-file");
+  EXPECT_EQ(ReadAdminKey(folder.path() / "none").error().code, ErrorCode::kNotFound);
 }
 
 LoadOptions Quiet() {
@@ -308,6 +331,35 @@ TEST(Load, ShapesNeedNoWeights) {
   EXPECT_THAT(unknown.error().message, HasSubstr("qwen3-0.6b, "));
 }
 
+TEST(Session, NamesAModelByItsPath) {
+  const Folder folder;
+  const std::string part = folder.Write("big-00001-of-00003.gguf", "");
+  EXPECT_EQ(DefaultModelName(part), "big");
+  EXPECT_EQ(DefaultModelName(folder.Write("small.mill", "")), "small");
+  EXPECT_EQ(DefaultModelName(kTiny), "tiny-tied");
+  EXPECT_EQ(DefaultModelName(kTiny.string() + "/"), "tiny-tied");
+  EXPECT_EQ(DefaultModelName("somewhere/Qwen3-0.6B"), "Qwen3-0.6B");
+}
+
+// Both run on one device, and one goes while the other stays.
+TEST(Session, SeveralShareADevice) {
+  SessionOptions options;
+  options.load = Quiet();
+  options.kv_memory_bytes = 1 << 20;
+  auto device = MakeDevice(options);
+  ASSERT_TRUE(device);
+  auto first = StartSession(*device, kTiny, options);
+  options.in_background = true;
+  std::vector<int64_t> progress;
+  options.load.on_progress = [&](int64_t done, int64_t) { progress.push_back(done); };
+  auto second = StartSession(*device, kTiny, options);
+  ASSERT_TRUE(first && second);
+  EXPECT_FALSE(progress.empty());
+  EXPECT_EQ(first->kv_bytes, second->kv_bytes);
+  EXPECT_GT(first->weights_bytes, 0);
+  EXPECT_FALSE(StartSession(*device, "/none", options));
+}
+
 TEST(Session, KvMemoryBoundsTheContext) {
   SessionOptions options;
   options.load = Quiet();
@@ -339,10 +391,10 @@ TEST(Session, KvMemoryBoundsTheContext) {
   ASSERT_FALSE(session);
   EXPECT_EQ(session.error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(session.error().param, "max-model-len");
-  options = {};
-  options.load = Quiet();
-  options.kernels = "abacus";
-  EXPECT_FALSE(StartSession(kTiny, options));
+  SessionOptions other;
+  other.load = Quiet();
+  other.kernels = "abacus";
+  EXPECT_FALSE(StartSession(kTiny, other));
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ Command AddCompile(CLI::App& app);
 Command AddInspect(CLI::App& app);
 Command AddBench(CLI::App& app);
 Command AddPerplexity(CLI::App& app);
+Command AddAdmin(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {
@@ -35,5 +36,9 @@ void AddDeviceFlags(CLI::App& command, ModelFlags& flags);
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags);
 // --threads, or as many as we may use.
 int ThreadCount(const ModelFlags& flags);
+
+// The key of the admin API: what is in the file, or in MILLPOWER_ADMIN_KEY without one; "" if
+// neither is given. Errors: kNotFound, kInvalidArgument (an empty file).
+Result<std::string> ReadAdminKey(const std::string& key_file);
 
 }  // namespace millpower::cli

@@ -28,6 +28,14 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   return graph;
 }
 
+// Tells the terminal and whoever else wants to know.
+isa::Progress Both(ProgressLine& line, const LoadOptions& options) {
+  return [&](int64_t done_bytes, int64_t total_bytes) {
+    line(done_bytes, total_bytes);
+    if (options.on_progress) options.on_progress(done_bytes, total_bytes);
+  };
+}
+
 std::string GenerationText(const import::GenerationDefaults& generation) {
   Json json = {{"do_sample", true},         {"temperature", generation.temperature},
                {"top_p", generation.top_p}, {"min_p", generation.min_p},
@@ -84,7 +92,7 @@ Result<void> CheckTypes(const isa::Program& program, const compile::Options& opt
 
 Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOptions& options) {
   ProgressLine progress("checking weights", options.show_progress);
-  TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, std::ref(progress)));
+  TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, Both(progress, options)));
   if (const auto types = CheckTypes(package.program, options.compile); !types)
     return FailAt(path.string(), types.error());
   return Assemble(path.stem(), std::move(package.program), std::move(package.weights),
@@ -174,7 +182,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
   {
     ProgressLine progress("packing weights", options.show_progress);
     TRY_ASSIGN(weights, compile::PackAll(imported.compiled.program, imported.compiled.packing,
-                                         *imported.weights, team, std::ref(progress)));
+                                         *imported.weights, team, Both(progress, options)));
   }
   return Assemble(std::filesystem::absolute(path).filename(), std::move(imported.compiled.program),
                   std::move(weights), imported.texts, options);

@@ -25,6 +25,7 @@ struct LoadOptions {
   int64_t max_picked = 0;                       // of a folder: rows with logits; 0: max_num_seqs
   int threads = 1;                              // for packing
   bool show_progress = true;                    // on standard error, when it is a terminal
+  isa::Progress on_progress = nullptr;          // told besides: bytes read or packed
 };
 
 struct LoadedModel {

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/session.h"
+#include "cli/size.h"
 #include "text/output_parser.h"
 
 namespace millpower::cli {
@@ -21,6 +22,7 @@ struct Flags {
   std::string model, system, prompt;
   ModelFlags shared;
   int32_t max_model_len = 0, max_tokens = 0;
+  std::string kv_memory;
   std::optional<double> temperature;
   std::optional<uint64_t> seed;
   bool no_think = false;
@@ -127,6 +129,9 @@ Result<void> Run(const Flags& flags) {
   TRY_ASSIGN(options.load, ToLoadOptions(flags.shared));
   options.kernels = flags.shared.kernels;
   options.max_model_len = flags.max_model_len;
+  if (!flags.kv_memory.empty()) {
+    TRY_ASSIGN(options.kv_memory_bytes, ParseSize(flags.kv_memory));
+  }
   TRY_ASSIGN(Session session, StartSession(flags.model, options));
   struct sigaction action{};
   action.sa_handler = OnInterrupt;  // without SA_RESTART: at the prompt, Ctrl-C ends the input
@@ -182,6 +187,7 @@ Command AddRun(CLI::App& app) {
                    "Tokens of the whole conversation; 0: the model's, as memory allows")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("--kv-memory", flags->kv_memory, "Memory for keys and values, e.g. 2GiB");
   AddCompileFlags(*command, flags->shared);
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Run(*flags); };

@@ -1,16 +1,22 @@
-// millpower serve --model PATH
+// millpower serve --model [NAME=]PATH ...
 #include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/session.h"
 #include "cli/size.h"
+#include "serve/admin.h"
+#include "serve/cors.h"
+#include "serve/metrics.h"
+#include "serve/model_host.h"
 #include "serve/service.h"
 
 namespace millpower::cli {
@@ -18,16 +24,21 @@ namespace {
 
 struct Flags {
   CLI::App* command = nullptr;
-  std::string config, model, model_name;
+  std::string config, model_name;
+  std::vector<std::string> models;
   std::string host = "127.0.0.1";
   uint16_t port = 8080;
   ModelFlags shared;
   int32_t max_model_len = 0, max_num_seqs = 0, max_batch_tokens = 0, queue = 256;
   std::string kv_memory;
+  bool no_prefix_cache = false, priority_tier = false;
   std::optional<double> temperature, top_p, min_p;
   std::optional<int64_t> top_k;
   std::string max_body = "32MiB";
   int drain_seconds = 30;
+  std::vector<std::string> cors_origins;
+  std::optional<uint16_t> admin_port;
+  std::string admin_key_file, model_root;
   std::string log_level = "info";
   bool hints = false;
 };
@@ -75,57 +86,155 @@ void PrintHints(const std::string& url, const std::string& model) {
   std::fflush(stdout);
 }
 
-Result<void> Serve(Flags& flags) {
-  if (!flags.config.empty()) TRY(ApplyConfig(*flags.command, flags.config));
-  if (flags.model.empty())
-    return Fail(ErrorCode::kInvalidArgument, "no model: give --model PATH", "model");
-  spdlog::set_level(spdlog::level::from_str(flags.log_level));
-  const sigset_t termination = BlockTermination();
+// "a=models/x" or "models/x", which is called by its last part.
+serve::ModelSpec SpecOf(const std::string& given) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const size_t equals = given.find('=');
+  if (equals != std::string::npos && equals > 0 && !fs::exists(given, ignored))
+    return {.name = given.substr(0, equals), .path = given.substr(equals + 1)};
+  return {.name = DefaultModelName(given), .path = given};
+}
 
+Result<std::vector<serve::ModelSpec>> ModelSpecs(const Flags& flags) {
+  if (flags.models.empty())
+    return Fail(ErrorCode::kInvalidArgument, "no model: give --model PATH", "model");
+  std::vector<serve::ModelSpec> specs;
+  for (const std::string& given : flags.models) specs.push_back(SpecOf(given));
+  if (!flags.model_name.empty() && specs.size() > 1)
+    return Fail(ErrorCode::kInvalidArgument,
+                "--model-name names one model; give several as --model NAME=PATH", "model-name");
+  if (!flags.model_name.empty()) specs[0].name = flags.model_name;
+  int64_t kv_memory_bytes = 0;
+  if (!flags.kv_memory.empty()) {
+    TRY_ASSIGN(kv_memory_bytes, ParseSize(flags.kv_memory));
+  }
+  for (serve::ModelSpec& spec : specs) {
+    spec.weights = flags.shared.weights;
+    spec.kv = flags.shared.kv;
+    spec.kv_memory_bytes = kv_memory_bytes / static_cast<int64_t>(specs.size());
+  }
+  return specs;
+}
+
+// What every model gets that is loaded here, from the flags.
+Result<SessionOptions> CommonOptions(const Flags& flags) {
   SessionOptions options;
   TRY_ASSIGN(options.load, ToLoadOptions(flags.shared));
   options.kernels = flags.shared.kernels;
-  options.max_model_len = flags.max_model_len;
   options.max_num_seqs = flags.max_num_seqs;
   options.max_batch_tokens = flags.max_batch_tokens;
   options.max_queue = flags.queue;
+  options.prefix_cache = !flags.no_prefix_cache;
   // A folder is compiled for what is asked; a compiled file has bounds of its own.
   if (flags.max_num_seqs > 0) options.load.max_num_seqs = flags.max_num_seqs;
   if (flags.max_batch_tokens > 0) options.load.max_batch_tokens = flags.max_batch_tokens;
-  if (!flags.kv_memory.empty()) {
-    TRY_ASSIGN(options.kv_memory_bytes, ParseSize(flags.kv_memory));
-  }
-  serve::HttpConfig http{.host = flags.host, .port = flags.port};
+  return options;
+}
+
+// A session, and what has to outlive its engine.
+struct Loaded {
+  serve::ModelMetrics metrics;
+  Session session;
+};
+
+// `--max-model-len` and `--chat-format` speak of the models on the command line; what is loaded
+// later has its own.
+Result<serve::ServedModel> Load(const Flags& flags, const SessionOptions& common,
+                                const std::shared_ptr<device::Device>& device, int sharers,
+                                const serve::ModelSpec& spec, bool at_start,
+                                const serve::LoadProgress& progress) {
+  const auto loaded = std::make_shared<Loaded>();
+  ModelFlags types = flags.shared;
+  types.weights = spec.weights;
+  types.kv = spec.kv;
+  if (!at_start) types.chat_format.clear();
+  SessionOptions options = common;
+  TRY_ASSIGN(const LoadOptions typed, ToLoadOptions(types));
+  options.load.compile = typed.compile;
+  options.load.chat_format = typed.chat_format;
+  options.load.show_progress = at_start;
+  options.load.on_progress = progress;
+  options.max_model_len = at_start ? flags.max_model_len : 0;
+  options.kv_memory_bytes = spec.kv_memory_bytes;
+  options.sharers = sharers;
+  options.in_background = !at_start;
+  options.observer = &loaded->metrics;
+  TRY_ASSIGN(loaded->session, StartSession(device, spec.path, options));
+  const Session& session = loaded->session;
+  return serve::ServedModel{.name = spec.name,
+                            .created_unix_s = SystemClock().UnixSeconds(),
+                            .engine = session.engine.get(),
+                            .tokenizer = session.model.tokenizer.get(),
+                            .metrics = &loaded->metrics,
+                            .chat_format = session.model.chat_format,
+                            .defaults = Defaults(flags, session.model.generation),
+                            .max_model_len = session.engine->limits().max_model_len,
+                            .priority_tier = flags.priority_tier,
+                            .weights_bytes = session.weights_bytes,
+                            .kv_bytes = session.kv_bytes,
+                            .owner = loaded};
+}
+
+// Starts the admin API, if it is asked for, with a key from the file or the environment, or with
+// one that is made now and told once.
+Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host,
+                        std::optional<serve::AdminServer>& admin) {
+  if (!flags.admin_port) return {};
+  TRY_ASSIGN(const std::string given, ReadAdminKey(flags.admin_key_file));
+  const std::string key = given.empty() ? serve::NewAdminKey() : given;
+  admin.emplace(
+      serve::AdminConfig{.port = *flags.admin_port, .key = key, .model_root = flags.model_root},
+      host);
+  TRY(admin->Start());
+  spdlog::info("admin API at http://127.0.0.1:{}/admin/v1", admin->port());
+  if (given.empty()) fmt::print(stderr, "admin key, not shown again: {}\n", key);
+  return {};
+}
+
+Result<void> Serve(Flags& flags) {
+  if (!flags.config.empty()) TRY(ApplyConfig(*flags.command, flags.config));
+  spdlog::set_level(spdlog::level::from_str(flags.log_level));
+  TRY_ASSIGN(const std::vector<serve::ModelSpec> specs, ModelSpecs(flags));
+  TRY_ASSIGN(const SessionOptions common, CommonOptions(flags));
+  serve::HttpConfig http{
+      .host = flags.host, .port = flags.port, .cors_origins = flags.cors_origins};
+  for (const std::string& origin : flags.cors_origins) TRY(serve::CheckOrigin(origin));
   TRY_ASSIGN(const int64_t max_body, ParseSize(flags.max_body));
   http.limits.body_bytes_max = static_cast<size_t>(max_body);
+  const sigset_t termination = BlockTermination();
 
-  // The service starts before the model is there: it answers "not ready" meanwhile, and a taken
+  // The services start before the models are there: they answer "not ready" meanwhile, and a taken
   // port is told at once.
   const SystemClock clock;
+  TRY_ASSIGN(const std::shared_ptr<device::Device> device, MakeDevice(common));
   serve::ModelRegistry registry;
-  Session session;  // outlives the service
+  serve::ModelHost host(
+      registry,
+      [&](const serve::ModelSpec& spec, bool at_start, const serve::LoadProgress& progress) {
+        const size_t sharers = at_start ? specs.size() : registry.All().size() + 1;
+        return Load(flags, common, device, static_cast<int>(sharers), spec, at_start, progress);
+      },
+      flags.drain_seconds * int64_t{1'000'000'000});
   serve::Service service(http, registry, clock);
   TRY(service.Start());
-  TRY_ASSIGN(session, StartSession(flags.model, options));
-  const std::string name = flags.model_name.empty() ? session.model.name : flags.model_name;
-  registry.Add({.name = name,
-                .created_unix_s = clock.UnixSeconds(),
-                .engine = session.engine.get(),
-                .tokenizer = session.model.tokenizer.get(),
-                .chat_format = session.model.chat_format,
-                .defaults = Defaults(flags, session.model.generation),
-                .max_model_len = session.engine->limits().max_model_len});
+  std::optional<serve::AdminServer> admin;
+  TRY(StartAdmin(flags, host, admin));
+  TRY(host.LoadAtStart(specs));
   const std::string url = fmt::format("http://{}:{}", flags.host, service.port());
-  spdlog::info("serving '{}' at {}/v1", name, url);
-  if (flags.hints) PrintHints(url, name);
+  std::string names;
+  for (const serve::ModelSpec& spec : specs)
+    names += (names.empty() ? "'" : ", '") + spec.name + "'";
+  spdlog::info("serving {} at {}/v1", names, url);
+  if (flags.hints) PrintHints(url, specs[0].name);
 
   int signal = 0;
   sigwait(&termination, &signal);
   spdlog::info("{}: finishing the requests being served, for at most {} s",
                signal == SIGTERM ? "SIGTERM" : "SIGINT", flags.drain_seconds);
   pthread_sigmask(SIG_UNBLOCK, &termination, nullptr);  // a second signal ends the process
+  admin.reset();
   service.Drain(std::chrono::seconds(flags.drain_seconds));
-  session.engine->Drain(0);
   spdlog::info("stopped");
   return {};
 }
@@ -135,11 +244,15 @@ Result<void> Serve(Flags& flags) {
 Command AddServe(CLI::App& app) {
   const auto flags = std::make_shared<Flags>();
   CLI::App* command =
-      app.add_subcommand("serve", "Serve a model over the OpenAI API until SIGTERM or Ctrl-C");
+      app.add_subcommand("serve", "Serve models over the OpenAI API until SIGTERM or Ctrl-C");
   flags->command = command;
-  command->add_option("--model", flags->model, "Model folder or compiled file");
-  command->add_option("--model-name", flags->model_name,
-                      "Name clients call it by; default: the last part of the path");
+  command
+      ->add_option(
+          "--model", flags->models,
+          "Model folder or file, or NAME=PATH: the name clients call it by, by default the "
+          "last part of the path. Repeat it to serve several")
+      ->allow_extra_args(false);
+  command->add_option("--model-name", flags->model_name, "Name of the one model");
   command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", flags->port, "Port to listen on; 0: any free one")
       ->capture_default_str();
@@ -161,11 +274,15 @@ Command AddServe(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--kv-memory", flags->kv_memory,
-                      "Memory for keys and values, e.g. 2GiB; default: up to 8 contexts, at most "
-                      "half of what is free");
+                      "Memory for keys and values, e.g. 2GiB, in equal parts for all models; "
+                      "default: up to 8 contexts of each, at most half of what is free");
   command->add_option("--queue", flags->queue, "Requests that may wait; more get 429")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_flag("--no-prefix-cache", flags->no_prefix_cache,
+                    "Compute every prompt anew; changes no answer");
+  command->add_flag("--priority-tier", flags->priority_tier,
+                    "Let clients ask for service_tier \"priority\", which goes before others");
   command->add_option("--temperature", flags->temperature,
                       "Default for requests that do not say; so are the next three");
   command->add_option("--top-k", flags->top_k, "0: all tokens");
@@ -177,6 +294,18 @@ Command AddServe(CLI::App& app) {
                    "How long SIGTERM waits for requests being served")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command
+      ->add_option("--cors-origin", flags->cors_origins,
+                   "Origin whose web pages may use the server, e.g. https://example.org, or * for "
+                   "any; may be repeated")
+      ->allow_extra_args(false);
+  command->add_option("--admin-port", flags->admin_port,
+                      "Port of 127.0.0.1 for the admin API; 0: any free one; default: none");
+  command->add_option("--admin-key-file", flags->admin_key_file,
+                      "File with the admin key; default: the variable MILLPOWER_ADMIN_KEY, else a "
+                      "key is made and printed");
+  command->add_option("--model-root", flags->model_root,
+                      "Folder that the admin API loads models from; default: anywhere");
   command->add_option("--log-level", flags->log_level, "Least severity logged")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();

@@ -2,8 +2,15 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <regex>
+#include <thread>
 
 #include "base/system.h"
 #include "cli/size.h"
@@ -15,9 +22,11 @@ namespace millpower::cli {
 namespace {
 
 // Without --kv-memory: room for this many whole contexts, but at most this part of the memory that
-// is left once the weights are in.
+// is left once the weights are in, divided by the models that share it.
 constexpr int64_t kDefaultContexts = 8;
 constexpr double kDefaultShare = 0.5;
+
+constexpr int kBackgroundNice = 19;
 
 struct KvPlan {
   int64_t pages = 0;
@@ -37,8 +46,9 @@ Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options
   const int64_t available = AvailableMemoryBytes();
   int64_t budget = options.kv_memory_bytes;
   if (budget == 0)
-    budget = std::min(kDefaultContexts * context_pages * page_bytes,
-                      static_cast<int64_t>(kDefaultShare * static_cast<double>(available)));
+    budget = std::min(
+        kDefaultContexts * context_pages * page_bytes,
+        static_cast<int64_t>(kDefaultShare * static_cast<double>(available)) / options.sharers);
   if (budget > available)
     spdlog::warn("KV memory of {} is more than the {} that are free", FormatSize(budget),
                  FormatSize(available));
@@ -57,35 +67,76 @@ Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options
   return plan;
 }
 
+// The threads that pack inherit the priority of the one that starts them. A thread can't raise its
+// own again, so it is one for this alone.
+Result<LoadedModel> LoadInBackground(const std::string& path, const LoadOptions& options) {
+  Result<LoadedModel> loaded = Fail(ErrorCode::kInternal, "not loaded");
+  std::exception_ptr thrown;
+  std::jthread([&] {
+    const auto self = static_cast<id_t>(::gettid());
+    if (::setpriority(PRIO_PROCESS, self, kBackgroundNice) != 0)
+      spdlog::warn("loading at normal priority: {}", std::strerror(errno));
+    try {
+      loaded = LoadModel(path, options);
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  }).join();
+  if (thrown) std::rethrow_exception(thrown);
+  return loaded;
+}
+
 }  // namespace
 
-Result<Session> StartSession(const std::string& path, const SessionOptions& options) {
+std::string DefaultModelName(const std::filesystem::path& given) {
+  std::error_code ignored;
+  const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
+  if (!std::filesystem::is_regular_file(path, ignored))
+    return std::filesystem::absolute(path, ignored).lexically_normal().filename();
+  static const std::regex part("-[0-9]{5}-of-[0-9]{5}$");
+  return std::regex_replace(path.stem().string(), part, "");
+}
+
+Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options) {
   TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
+  return device::cpu::MakeCpuDevice({.threads = options.load.threads, .kernels = kernel_set});
+}
+
+Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::string& path,
+                             const SessionOptions& options) {
   Session session;
-  TRY_ASSIGN(session.model, LoadModel(path, options.load));
+  session.device = std::move(device);
+  TRY_ASSIGN(session.model, options.in_background ? LoadInBackground(path, options.load)
+                                                  : LoadModel(path, options.load));
   const isa::Program& program = *session.model.program;
   if (program.FindRegister("pages") < 0)
     return Fail(ErrorCode::kUnsupported, path + " is not a language model: it has no KV cache");
   TRY_ASSIGN(const KvPlan kv, PlanKv(program, options));
-  session.device =
-      device::cpu::MakeCpuDevice({.threads = options.load.threads, .kernels = kernel_set});
   TRY_ASSIGN(auto loaded, session.device->Load(session.model.program, session.model.weights,
                                                {.kv_pages = kv.pages}));
-  int64_t weight_bytes = 0;
   for (const auto& weight : session.model.weights.by_buffer)
-    weight_bytes += static_cast<int64_t>(weight.size());
+    session.weights_bytes += static_cast<int64_t>(weight.size());
+  session.kv_bytes = kv.pages * device::KvPageBytes(program);
+  TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
   spdlog::info("{}: {} of weights, {} KV pages ({}), context {}; {} threads, {} kernels ({})",
-               session.model.name, FormatSize(weight_bytes), kv.pages,
-               FormatSize(kv.pages * device::KvPageBytes(program)), kv.max_model_len,
-               options.load.threads, kernel_set->name, kernel_set->instructions);
-  TRY_ASSIGN(session.engine,
-             engine::StartLlmEngine(std::move(loaded),
-                                    {.max_model_len = kv.max_model_len,
-                                     .max_num_seqs = options.max_num_seqs,
-                                     .max_batch_tokens = options.max_batch_tokens,
-                                     .max_queue = options.max_queue,
-                                     .eos_ids = session.model.generation.eos_token_ids}));
+               session.model.name, FormatSize(session.weights_bytes), kv.pages,
+               FormatSize(session.kv_bytes), kv.max_model_len, options.load.threads,
+               kernel_set->name, kernel_set->instructions);
+  TRY_ASSIGN(
+      session.engine,
+      engine::StartLlmEngine(std::move(loaded), {.max_model_len = kv.max_model_len,
+                                                 .max_num_seqs = options.max_num_seqs,
+                                                 .max_batch_tokens = options.max_batch_tokens,
+                                                 .max_queue = options.max_queue,
+                                                 .eos_ids = session.model.generation.eos_token_ids,
+                                                 .prefix_cache = options.prefix_cache,
+                                                 .observer = options.observer}));
   return session;
+}
+
+Result<Session> StartSession(const std::string& path, const SessionOptions& options) {
+  TRY_ASSIGN(auto device, MakeDevice(options));
+  return StartSession(std::move(device), path, options);
 }
 
 }  // namespace millpower::cli

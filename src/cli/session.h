@@ -1,4 +1,4 @@
-// A loaded model on the CPU device with its engine running: what `serve` and `run` share.
+// A loaded model on the CPU device with its engine running: what subcommands that generate share.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,12 @@ struct SessionOptions {
   int32_t max_num_seqs = 0;      // 0: the Program's
   int32_t max_batch_tokens = 0;  // 0: the Program's
   int32_t max_queue = 256;
+  bool prefix_cache = true;
   int64_t kv_memory_bytes = 0;  // 0: chosen from what memory is left
+  int sharers = 1;              // models that share the memory that is left
+  // Loads on threads of the lowest priority, so that what runs already is not held up.
+  bool in_background = false;
+  engine::Observer* observer = nullptr;  // may be null; outlives the session
 };
 
 struct Session {
@@ -32,12 +37,24 @@ struct Session {
   }
 
   LoadedModel model;
-  std::unique_ptr<device::Device> device;
-  std::unique_ptr<engine::Engine> engine;  // uses the device; destroyed first
+  std::shared_ptr<device::Device> device;  // of several sessions, perhaps
+  int64_t weights_bytes = 0;
+  int64_t kv_bytes = 0;
+  std::unique_ptr<engine::Engine> engine;  // uses all that is above; destroyed first
 };
+
+// What a model is called that was given no name: the path's last part, of a file without extension
+// and number of its part.
+std::string DefaultModelName(const std::filesystem::path& path);
+
+// The device that `options` describe. Errors: kUnsupported (kernels this machine lacks).
+Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options);
 
 // Errors: those of LoadModel and StartLlmEngine; kNoCapacity with the arithmetic when memory does
 // not hold the context asked for.
+Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::string& path,
+                             const SessionOptions& options);
+// On a device of its own.
 Result<Session> StartSession(const std::string& path, const SessionOptions& options);
 
 }  // namespace millpower::cli

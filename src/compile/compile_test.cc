@@ -7,6 +7,8 @@
 #include <bit>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <mutex>
 
 #include "compile/test_graph.h"
 #include "isa/encoding.h"
@@ -136,8 +138,8 @@ TEST(Compile, TakesTheTypesAskedFor) {
 }
 
 TEST(Compile, EveryWaitIsNeeded) {
-  for (const Sizes& sizes :
-       {Sizes{}, Sizes{.heads = 4, .kv_heads = 2, .tied = true, .bias = true}}) {
+  for (const Sizes& sizes : {Sizes{}, Sizes{.heads = 4, .kv_heads = 2, .tied = true, .bias = true},
+                             Sizes{.experts = 3, .first_expert_layer = 1}}) {
     const isa::Program program = CompileOrDie(Builder(sizes).Model()).program;
     int waits = 0;
     for (size_t s = 0; s < program.streams.size(); ++s) {
@@ -244,8 +246,49 @@ TEST(Compile, VerifiesTheGraphFirst) {
 
 // --- packing ---
 
+// The value of an element of a weight in blocks, as docs/isa/layout.md lays it out.
+float InBlocks(const isa::Buffer& buffer, std::span<const std::byte> bytes, int64_t channel,
+               int64_t step) {
+  const int64_t steps = buffer.dtype == DType::kQ8_0 || buffer.dtype == DType::kQ4_0 ? 64 : 256;
+  const int64_t lines = buffer.dtype == DType::kQ8_0   ? 17
+                        : buffer.dtype == DType::kQ4_0 ? 9
+                        : buffer.dtype == DType::kQ4_K ? 37
+                                                       : 69;
+  const int64_t chunks = (buffer.cols + steps - 1) / steps;
+  const std::byte* chunk = bytes.data() + (channel / 16 * chunks + step / steps) * lines * 64;
+  const int64_t lane = channel % 16, at = step % steps;
+  auto half = [&](int64_t index) {
+    uint16_t bits;
+    std::memcpy(&bits, chunk + index * 2, 2);
+    return F16ToF32(bits);
+  };
+  auto whole = [&](const std::byte* values) {  // 4 steps a lane
+    return static_cast<float>(static_cast<uint8_t>(values[at / 4 * 64 + lane * 4 + at % 4]));
+  };
+  auto nibble = [&](const std::byte* values) {  // 8 steps a lane
+    const int byte = static_cast<uint8_t>(values[at / 8 * 64 + lane * 4 + at % 4]);
+    return static_cast<float>(at % 8 < 4 ? byte & 15 : byte >> 4);
+  };
+  switch (buffer.dtype) {
+    case DType::kQ8_0:
+      return half(at / 32 * 16 + lane) * (whole(chunk + 64) - 128);
+    case DType::kQ4_0:
+      return half(at / 32 * 16 + lane) * (nibble(chunk + 64) - 8);
+    case DType::kQ4_K: {
+      const auto scale = static_cast<float>(static_cast<uint8_t>(chunk[64 + at / 32 * 16 + lane]));
+      const auto min = static_cast<float>(static_cast<uint8_t>(chunk[192 + at / 32 * 16 + lane]));
+      return half(lane) * scale * nibble(chunk + 5 * 64) - half(16 + lane) * min;
+    }
+    default: {
+      const auto scale = static_cast<float>(static_cast<int8_t>(chunk[64 + at / 16 * 16 + lane]));
+      return half(lane) * scale * (whole(chunk + 5 * 64) - 32);
+    }
+  }
+}
+
 float PackedAt(const isa::Buffer& buffer, std::span<const std::byte> bytes, int64_t channel,
                int64_t step) {
+  if (IsBlockType(buffer.dtype)) return InBlocks(buffer, bytes, channel, step);
   const auto offset =
       static_cast<size_t>(isa::PackedOffset(channel, step, buffer.cols, buffer.dtype));
   float value;
@@ -254,9 +297,21 @@ float PackedAt(const isa::Buffer& buffer, std::span<const std::byte> bytes, int6
   return std::memcpy(&half, &bytes[offset], 2), Bf16ToF32(half);
 }
 
-// What the packed element must be: the tensor's, rounded to the buffer's type.
-float Rounded(float value, DType type) {
-  return type == DType::kF32 ? value : Bf16ToF32(F32ToBf16(value));
+// What a packed row must be: the tensor's, rounded to the buffer's type unless it has it.
+std::vector<float> Rounded(std::vector<float> row, DType file, DType type) {
+  if (type == file || type == DType::kF32) return row;
+  if (type == DType::kBf16) {
+    for (float& value : row) value = Bf16ToF32(F32ToBf16(value));
+    return row;
+  }
+  const size_t size = row.size();
+  row.resize((size + 31) / 32 * 32, 0.0f);
+  std::vector<std::byte> blocks(row.size() / 32 * static_cast<size_t>(BlockBytes(type)));
+  const auto quantise = type == DType::kQ8_0 ? QuantiseQ8_0 : QuantiseQ4_0;
+  quantise(row.data(), std::ssize(row), blocks.data());
+  Dequantise(type, blocks.data(), std::ssize(row), row.data());
+  row.resize(size);
+  return row;
 }
 
 // Every channel of a packed buffer comes from a row of a tensor, or is zeros; so is what fills up
@@ -265,17 +320,18 @@ void ExpectPacked(const isa::Buffer& buffer, std::span<const std::byte> bytes,
                   const Tensors& tensors,
                   const std::function<std::pair<std::string, int64_t>(int64_t)>& source) {
   const int64_t channels = isa::PackedBlocks(buffer.rows.size) * isa::kLanes;
-  const int64_t steps =
-      isa::PackedLines(buffer.cols, buffer.dtype) * isa::StepsPerLine(buffer.dtype);
+  const int64_t steps = isa::PackedLines(buffer.cols, buffer.dtype) /
+                        isa::ChunkLines(buffer.dtype) * isa::ChunkSteps(buffer.dtype);
   for (int64_t channel = 0; channel < channels; ++channel) {
     const auto [name, row] =
         channel < buffer.rows.size ? source(channel) : std::pair<std::string, int64_t>();
-    for (int64_t step = 0; step < steps; ++step) {
-      const bool filled = !name.empty() && step < buffer.cols;
-      ASSERT_EQ(PackedAt(buffer, bytes, channel, step),
-                filled ? Rounded(tensors.At(name, row, step), buffer.dtype) : 0.0f)
+    std::vector<float> expected;
+    if (!name.empty())
+      expected = Rounded(tensors.Row(name, row), tensors.Find(name)->dtype, buffer.dtype);
+    expected.resize(static_cast<size_t>(steps), 0.0f);
+    for (int64_t step = 0; step < steps; ++step)
+      ASSERT_EQ(PackedAt(buffer, bytes, channel, step), expected[static_cast<size_t>(step)])
           << buffer.name << "[" << channel << ", " << step << "]";
-    }
   }
 }
 
@@ -335,6 +391,264 @@ TEST(Pack, PutsEveryElementInItsPlace) {
       }
     }
   }
+}
+
+// A packed model, and the tensors it was made from.
+struct Packed {
+  Packed(const ir::Graph& graph, const Options& options, int threads = 1)
+      : compiled(CompileOrDie(graph, options)) {
+    tensors.AddAllOf(graph);
+    Pack(threads);
+  }
+  void Pack(int threads = 1) {
+    ThreadTeam team(threads);
+    auto packed = PackAll(compiled.program, compiled.packing, tensors, team, {});
+    CHECK(packed) << packed.error().message;
+    bound = std::move(*packed);
+  }
+  std::span<const std::byte> Bytes(const std::string& name) const {
+    return bound.by_buffer[static_cast<size_t>(compiled.program.FindBuffer(name))];
+  }
+  void Expect(const std::string& name,
+              const std::function<std::pair<std::string, int64_t>(int64_t)>& source) const {
+    ExpectPacked(BufferOf(compiled.program, name), Bytes(name), tensors, source);
+  }
+  Compiled compiled;
+  Tensors tensors;
+  isa::BoundWeights bound;
+};
+using Source = std::pair<std::string, int64_t>;
+
+TEST(Pack, KeepsBlocksAsTheyAre) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ6_K}) {
+    const int64_t size = BlockSize(type);
+    for (const int threads : {1, 3}) {
+      const Packed packed(
+          Builder(
+              {.hidden = size, .inner = 3 * size, .heads = size / 4, .head_dim = 4, .dtype = type})
+              .Model(),
+          {}, threads);
+      EXPECT_EQ(BufferOf(packed.compiled.program, "embed").dtype, type);
+      packed.Expect("embed", [](int64_t row) { return Source("embed", row); });
+      packed.Expect("1.down.weight", [](int64_t row) { return Source("1.down.weight", row); });
+      packed.Expect("0.gate.weight.gated", [](int64_t channel) {
+        return Source(channel / 16 % 2 == 0 ? "0.gate.weight" : "0.up.weight",
+                      channel / 32 * 16 + channel % 16);
+      });
+    }
+  }
+}
+
+// The one value that a symmetric quantiser never makes.
+TEST(Pack, KeepsMinus128) {
+  Packed packed(
+      Builder({.hidden = 32, .inner = 32, .heads = 4, .head_dim = 8, .dtype = DType::kQ8_0})
+          .Model(),
+      {});
+  const auto bytes = packed.tensors.Bytes("embed");
+  for (size_t i = 0; i < 32; ++i) bytes[2 + i] = std::byte{0x80};
+  packed.Pack();
+  EXPECT_EQ(packed.tensors.At("embed", 0, 5) / packed.tensors.At("embed", 0, 6), 1);
+  packed.Expect("embed", [](int64_t row) { return Source("embed", row); });
+  EXPECT_LT(PackedAt(BufferOf(packed.compiled.program, "embed"), packed.Bytes("embed"), 0, 3), 0);
+}
+
+TEST(Pack, MakesBlocksFromAnyType) {
+  for (const DType asked : {DType::kQ8_0, DType::kQ4_0}) {
+    for (const DType file : {DType::kF32, DType::kF16, DType::kBf16, DType::kQ4_K, DType::kQ8_0}) {
+      Sizes sizes{.dtype = file};
+      if (IsBlockType(file)) {
+        sizes.hidden = BlockSize(file);
+        sizes.inner = BlockSize(file);
+        sizes.heads = BlockSize(file) / 4;
+        sizes.head_dim = 4;
+      }
+      const Packed packed(Builder(sizes).Model(), {.weight_type = asked, .kv_type = {}}, 2);
+      EXPECT_EQ(BufferOf(packed.compiled.program, "1.o.weight").dtype, asked);
+      packed.Expect("embed", [](int64_t row) { return Source("embed", row); });
+      packed.Expect("0.gate.weight.gated", [&](int64_t channel) {
+        const int64_t row = channel / 32 * 16 + channel % 16;
+        if (row >= sizes.inner) return Source();
+        return Source(channel / 16 % 2 == 0 ? "0.gate.weight" : "0.up.weight", row);
+      });
+    }
+  }
+}
+
+TEST(Pack, FillsUpEveryExpert) {
+  using enum Sizes::Storage;
+  for (const auto storage : {kFused, kSingly, kGateUp}) {
+    for (const std::optional<DType> asked : {std::optional<DType>(), std::optional(DType::kQ8_0)}) {
+      const int64_t inner = 13, hidden = 21;
+      const Packed packed(
+          Builder({.experts = 3, .expert_inner = inner, .storage = storage}).Model(),
+          {.weight_type = asked, .kv_type = {}}, 2);
+      // Inner channels to whole blocks, or to whole groups where they are quantised next.
+      const int64_t filled = asked ? 32 : 16;
+      const isa::Buffer& gated = BufferOf(packed.compiled.program, "0.experts.gate.gated");
+      EXPECT_EQ(gated.rows.size, 3 * 2 * filled);
+      EXPECT_EQ(BufferOf(packed.compiled.program, "0.experts.down").cols, filled);
+      EXPECT_EQ(BufferOf(packed.compiled.program, "0.experts.down").rows.size, 3 * 32);
+      EXPECT_EQ(BufferOf(packed.compiled.program, "0.router.weight").dtype, DType::kF32);
+      auto place = [&](int64_t expert, const std::string& what, int64_t row, int64_t rows) {
+        if (storage == kFused) return Source("0.experts." + what, expert * rows + row);
+        if (storage == kGateUp && what != "down")
+          return Source("0.experts.gate_up", (2 * expert + (what == "up" ? 1 : 0)) * rows + row);
+        if (storage == kGateUp) return Source("0.experts.down", expert * rows + row);
+        return Source("0.experts." + std::to_string(expert) + "." + what, row);
+      };
+      packed.Expect("0.experts.gate.gated", [&](int64_t channel) {
+        const int64_t expert = channel / (2 * filled), within = channel % (2 * filled);
+        const int64_t row = within / 32 * 16 + within % 16;
+        if (row >= inner) return Source();
+        return place(expert, within / 16 % 2 == 0 ? "gate" : "up", row, inner);
+      });
+      packed.Expect("0.experts.down", [&](int64_t channel) {
+        if (channel % 32 >= hidden) return Source();
+        return place(channel / 32, "down", channel % 32, hidden);
+      });
+    }
+  }
+}
+
+// Source pages may go as soon as they have been packed; what is released was in the tensor.
+TEST(Pack, ReleasesEverySourceByte) {
+  const ir::Graph graph = Builder({.experts = 3, .storage = Sizes::Storage::kGateUp}).Model();
+  Packed packed(graph, {});
+  std::map<const std::byte*, size_t> released;
+  std::mutex mutex;
+  packed.tensors.on_release = [&](std::span<const std::byte> bytes) {
+    const std::lock_guard lock(mutex);
+    released[bytes.data()] = std::max(released[bytes.data()], bytes.size());
+  };
+  packed.Pack(3);
+  for (const ir::Value& value : graph.values()) {
+    if (value.kind != ir::ValueKind::kWeight || !value.values.empty()) continue;
+    std::vector<std::string> names = {value.name};
+    if (!value.slices.empty()) names = {value.slices[0].tensor};
+    for (const std::string& name : names) {
+      const auto bytes = packed.tensors.Find(name)->bytes;
+      const std::byte* at = bytes.data();
+      const std::byte* const end = at + bytes.size();
+      for (auto it = released.upper_bound(at); it != released.begin() && at < end;) {
+        const auto covering = std::prev(it);
+        ASSERT_LE(covering->first, at) << name;
+        ASSERT_LE(covering->first + covering->second, end) << name;
+        if (covering->first + covering->second <= at) break;
+        at = covering->first + covering->second;
+        it = released.upper_bound(at);
+      }
+      EXPECT_EQ(at, end) << name;
+    }
+  }
+}
+
+TEST(Compile, SaysWhatIsStoredAsAnotherType) {
+  auto text = [](const Sizes& sizes, const Options& options) {
+    std::string all;
+    for (const Conversion& c : CompileOrDie(Builder(sizes).Model(), options).conversions)
+      all += std::string(Name(c.from)) + " " + Name(c.to) + " " + std::to_string(c.tensors) + " " +
+             c.example + "\n";
+    return all;
+  };
+  EXPECT_EQ(text({}, {}), "");
+  EXPECT_EQ(text({.dtype = DType::kBf16}, {}), "");
+  EXPECT_EQ(text({.dtype = DType::kF16}, {}), "f16 f32 16 embed\n");
+  EXPECT_EQ(text({.layers = 1}, {.weight_type = DType::kQ4_0, .kv_type = {}}),
+            "f32 q4_0 9 embed\n");
+  Sizes sizes{
+      .layers = 1, .hidden = 256, .inner = 256, .heads = 64, .head_dim = 4, .dtype = DType::kQ4_K};
+  EXPECT_EQ(text(sizes, {}), "");
+  sizes.type_of = [](const std::string& name) -> std::optional<DType> {
+    if (name == "0.v.weight" || name == "head") return DType::kQ6_K;
+    return std::nullopt;
+  };
+  EXPECT_EQ(text(sizes, {}), "q6_k q6_k 2 0.v.weight\n");
+  EXPECT_EQ(text(sizes, {.weight_type = DType::kQ8_0, .kv_type = {}}),
+            "q4_k q8_0 7 embed\nq6_k q8_0 2 0.v.weight\n");
+  // Gate and up of experts, of unlike types; a router that is not made int8; each expert a tensor.
+  Sizes experts{
+      .layers = 1, .hidden = 32, .heads = 4, .head_dim = 8, .experts = 3, .expert_inner = 32};
+  experts.type_of = [](const std::string& name) -> std::optional<DType> {
+    if (name == "0.experts.up") return DType::kQ4_0;
+    return std::nullopt;
+  };
+  EXPECT_EQ(text(experts, {}), "f32 q8_0 1 0.experts.gate\nq4_0 q8_0 1 0.experts.up\n");
+  experts.type_of = {};
+  experts.storage = Sizes::Storage::kSingly;
+  EXPECT_EQ(text(experts, {.weight_type = DType::kQ8_0, .kv_type = {}}), "f32 q8_0 15 embed\n");
+}
+
+TEST(Compile, MergesWhatIsStoredAlike) {
+  Sizes sizes{
+      .layers = 1, .hidden = 256, .inner = 256, .heads = 64, .head_dim = 4, .dtype = DType::kQ4_K};
+  sizes.type_of = [](const std::string& name) -> std::optional<DType> {
+    if (name == "0.v.weight" || name == "0.up.weight") return DType::kQ6_K;
+    return std::nullopt;
+  };
+  const isa::Program program = CompileOrDie(Builder(sizes).Model()).program;
+  EXPECT_EQ(BufferOf(program, "0.q.weight.merged").rows.size, 64 * 4 + 4);
+  EXPECT_EQ(BufferOf(program, "0.q.weight.merged").dtype, DType::kQ4_K);
+  EXPECT_EQ(BufferOf(program, "0.v.weight").dtype, DType::kQ6_K);
+  EXPECT_EQ(BufferOf(program, "0.gate.weight").dtype, DType::kQ4_K);
+  EXPECT_EQ(BufferOf(program, "0.up.weight").dtype, DType::kQ6_K);
+  // qk, v, o, gate, up over it, down, head; and what is quantised is so once for all.
+  const auto counts = Count(program);
+  EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kMatMul)], 7);
+  EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kQuantise)], 5);
+  int products = 0;
+  for (const isa::Instruction& in : program.streams[0])
+    products += in.op == isa::Opcode::kMatMul && in.integer(isa::matmul::kEpilogue) ==
+                                                     static_cast<int64_t>(isa::Epilogue::kSiluMul)
+                    ? 1
+                    : 0;
+  EXPECT_EQ(products, 1);
+  // Asked for as one type, they are one weight again.
+  const isa::Program one =
+      CompileOrDie(Builder(sizes).Model(), {.weight_type = DType::kQ8_0, .kv_type = {}}).program;
+  EXPECT_EQ(BufferOf(one, "0.q.weight.merged").rows.size, 64 * 4 + 2 * 4);
+  EXPECT_EQ(Count(one)[static_cast<size_t>(isa::Opcode::kMatMul)], 5);
+}
+
+TEST(Compile, MakesExpertsSevenInstructions) {
+  const Sizes sizes{.layers = 3, .experts = 5, .first_expert_layer = 1};
+  const auto floats = Count(CompileOrDie(Builder(sizes).Model()).program);
+  const auto blocks = Count(
+      CompileOrDie(Builder(sizes).Model(), {.weight_type = DType::kQ8_0, .kv_type = {}}).program);
+  for (const auto& counts : {floats, blocks}) {
+    EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kRoute)], 2);
+    EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kExpertMatMul)], 4);
+    EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kCombine)], 2);  // with the residual
+    EXPECT_EQ(counts[static_cast<size_t>(isa::Opcode::kMatMul)], 3 * 2 + 2 + 2 + 1);
+  }
+  EXPECT_EQ(floats[static_cast<size_t>(isa::Opcode::kQuantise)], 0);
+  EXPECT_EQ(blocks[static_cast<size_t>(isa::Opcode::kQuantise)], 3 * 4 + 1);
+  // Scratch of each form is shared from layer to layer.
+  auto scratch = [&](int64_t layers) {
+    Sizes deeper = sizes;
+    deeper.layers = layers;
+    const isa::Program program =
+        CompileOrDie(Builder(deeper).Model(), {.weight_type = DType::kQ8_0, .kv_type = {}}).program;
+    return std::ranges::count_if(program.buffers, [](const isa::Buffer& buffer) {
+      return buffer.kind == isa::BufferKind::kScratch;
+    });
+  };
+  EXPECT_EQ(scratch(3), scratch(7));
+}
+
+TEST(Compile, RefusesTypesByName) {
+  auto error_of = [](const Sizes& sizes, const Options& options) {
+    const auto compiled = Compile(Builder(sizes).Model(), options);
+    return compiled ? "" : compiled.error().message;
+  };
+  EXPECT_THAT(error_of({}, {.weight_type = DType::kQ4_K, .kv_type = {}}),
+              HasSubstr("weights are not made q4_k"));
+  EXPECT_THAT(error_of({}, {.weight_type = DType::kF16, .kv_type = {}}), HasSubstr("not made f16"));
+  EXPECT_THAT(error_of({}, {.weight_type = {}, .kv_type = DType::kQ8_0}),
+              HasSubstr("KV pages cannot be q8_0"));
+  EXPECT_THAT(error_of({}, {.weight_type = {}, .kv_type = DType::kI8}),
+              HasSubstr("heads of 6 channels are no multiple of 4"));
+  EXPECT_THAT(error_of({.experts = 40, .choices = 33}, {}), HasSubstr("chooses 33 of 40 experts"));
 }
 
 TEST(Pack, NamesATensorOfAnotherShape) {

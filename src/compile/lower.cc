@@ -134,7 +134,7 @@ class Lowering {
       packing_[value.name] = {.kind = PackRule::Kind::kValues, .values = value.values};
     else
       packing_[value.name] = {.slices = SlicesOf(value, packing_),
-                              .cols = packed ? value.shape[1].size : 1};
+                              .cols = packed ? value.shape[1].size : 0};
     isa::Buffer declared{.name = value.name, .kind = isa::BufferKind::kWeight};
     if (packed) {
       declared.form = isa::Form::kPacked;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/blocks.h"
@@ -16,6 +17,9 @@ namespace {
 std::unexpected<Error> Misfit(std::string message) {
   return Fail(ErrorCode::kInvalidArgument, std::move(message));
 }
+
+// Holds numbers that can be widened to f32.
+bool IsFloat(DType type) { return type != DType::kI32 && type != DType::kI8; }
 
 // One row of a source tensor; no bytes: a row of zeros that fills up a block.
 struct SourceRow {
@@ -31,9 +35,7 @@ class SourceRows {
     SourceRows opened;
     for (const ir::TensorSlice& slice : slices) {
       TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
-      const bool vector = tensor.shape.size() == 1 && cols == 1;
-      if (tensor.dtype == DType::kI32 || tensor.dtype == DType::kI8 ||
-          (!vector && (tensor.shape.size() < 2 || tensor.shape.back() != cols)) ||
+      if (!IsFloat(tensor.dtype) || tensor.shape.size() < 2 || tensor.shape.back() != cols ||
           cols % BlockSize(tensor.dtype) != 0)
         return Misfit("tensor '" + slice.tensor + "' is not a float tensor of " +
                       std::to_string(cols) + " columns");
@@ -237,6 +239,37 @@ class BlockPacker {
   std::vector<std::byte> converted_;
 };
 
+// Tensors of one dimension, or rows of others, one after the other.
+Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
+                        const ir::WeightSource& source, std::span<std::byte> out) {
+  std::vector<float> values;
+  for (const ir::TensorSlice& slice : rule.slices) {
+    TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
+    const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+    if (!IsFloat(tensor.dtype) || cols < 1 || cols % BlockSize(tensor.dtype) != 0 ||
+        (slice.rows == 0 && tensor.shape.size() != 1))
+      return Misfit("tensor '" + slice.tensor + "' is not a list of floats");
+    const int64_t row_bytes = cols / BlockSize(tensor.dtype) * BlockBytes(tensor.dtype);
+    const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
+    const int64_t taken = slice.rows == 0 ? rows : slice.rows;
+    if (slice.first_row < 0 || slice.first_row > rows || taken > rows - slice.first_row ||
+        taken * cols > buffer.cols - std::ssize(values))
+      return Misfit("tensor '" + slice.tensor + "' has " + std::to_string(rows) + " rows of " +
+                    std::to_string(cols) + " values where the Program declares " +
+                    std::to_string(buffer.cols) + " in all");
+    values.resize(values.size() + static_cast<size_t>(taken * cols));
+    Dequantise(tensor.dtype, tensor.bytes.data() + slice.first_row * row_bytes, taken * cols,
+               values.data() + std::ssize(values) - taken * cols);
+    source.Release(tensor.bytes);
+  }
+  if (std::ssize(values) != buffer.cols)
+    return Misfit("tensor '" + rule.slices.front().tensor + "' has " +
+                  std::to_string(values.size()) + " values where the Program declares " +
+                  std::to_string(buffer.cols));
+  std::memcpy(out.data(), values.data(), out.size());
+  return {};
+}
+
 // Packed bytes after which a thread lets go of the source pages behind it.
 constexpr int64_t kReleaseBytes = 4 << 20;
 
@@ -252,19 +285,7 @@ Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
     std::memcpy(out.data(), rule.values.data(), out.size());
     return {};
   }
-  if (buffer.form == isa::Form::kRows) {
-    TRY_ASSIGN(const SourceRows rows, SourceRows::Open(rule.slices, 1, source));
-    if (rows.count() != buffer.cols)
-      return Misfit("tensor '" + rule.slices.front().tensor + "' has " +
-                    std::to_string(rows.count()) + " values where the Program declares " +
-                    std::to_string(buffer.cols));
-    for (int64_t i = 0; i < buffer.cols; ++i) {
-      float value = 0;
-      Dequantise(rows.Row(i).dtype, rows.Row(i).bytes, 1, &value);
-      std::memcpy(out.data() + i * 4, &value, sizeof value);
-    }
-    return {};
-  }
+  if (buffer.form == isa::Form::kRows) return PackVector(buffer, rule, source, out);
   CHECK(rule.cols <= buffer.cols) << buffer.name;
   TRY_ASSIGN(const ChannelMap map, ChannelMap::Open(buffer, rule, source));
   const int64_t blocks = isa::PackedBlocks(buffer.rows.size);

@@ -24,10 +24,10 @@ struct PackRule {
     kValues,      // computed by the importer
   };
   Kind kind = Kind::kConcat;
-  // Rows of tensors; one whose `rows` are 0 means the whole tensor. A vector has a row per value.
+  // Rows of tensors; one whose `rows` are 0 means the whole tensor.
   std::vector<ir::TensorSlice> slices = {};
   std::vector<ir::TensorSlice> others = {};
-  int64_t cols = 1;  // values in a row; what the buffer has beyond is 0
+  int64_t cols = 0;  // of a matrix: values in a row; what the buffer has beyond is 0
   // Not 0: the rows are those of so many experts, each of which has as many channels of the buffer;
   // what an expert's rows leave of them is 0.
   int64_t experts = 0;

@@ -2,6 +2,7 @@
 // folder and of what runs what it compiles.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -55,7 +56,7 @@ class Builder {
     graph_.name = "small";
     graph_.facts = {{"vocab_size", sizes.vocab}};
     for (const auto& [name, max] :
-         std::vector<std::pair<const char*, int64_t>>{{"rows", 16},
+         std::vector<std::pair<const char*, int64_t>>{{"rows", 32},
                                                       {"seqs", 4},
                                                       {"picked", sizes.picked},
                                                       {"adjusts", 9},
@@ -153,8 +154,7 @@ class Builder {
     const ValueId embedding = Weight("embed", {sizes_.vocab, sizes_.hidden});
     ValueId h = Add(Op::kEmbedding, "embedded", {embedding, tokens});
     const ValueId frequencies = graph_.AddWeight(
-        "inv_freq", DType::kF32, {Constant(sizes_.head_dim / 2)},
-        std::vector<float>(Frequencies().begin(), Frequencies().begin() + sizes_.head_dim / 2));
+        "inv_freq", DType::kF32, {Constant(sizes_.head_dim / 2)}, Frequencies(sizes_.head_dim / 2));
     const ValueId table = Add(Op::kRopeTable, "table", {positions, frequencies}, {{"scale", 1.0}});
     for (int64_t layer = 0; layer < sizes_.layers; ++layer) h = Layer(h, table, layer);
     const ValueId last =
@@ -167,9 +167,9 @@ class Builder {
     return graph_;
   }
 
-  static std::vector<float> Frequencies() {
+  static std::vector<float> Frequencies(int64_t count) {
     std::vector<float> frequencies = {1.0f, 0.1f, 0.01f};
-    while (frequencies.size() < 64) frequencies.push_back(frequencies.back() * 0.5f);
+    frequencies.resize(static_cast<size_t>(count), 0.001f);
     return frequencies;
   }
 
@@ -191,10 +191,14 @@ class Tensors final : public ir::WeightSource {
     Tensor& tensor = tensors_[name];
     tensor.view.dtype = dtype;
     tensor.view.shape = std::move(shape);
+    // Products of matrices keep the size of what they are multiplied with.
+    const float scale = tensor.view.shape.size() > 1
+                            ? 1 / std::sqrt(static_cast<float>(tensor.view.shape.back()))
+                            : 1;
     const int64_t blocks = count / BlockSize(dtype), bytes = BlockBytes(dtype);
     tensor.bytes.resize(static_cast<size_t>(blocks * bytes) + 1);
     for (int64_t i = 0; i < blocks; ++i)
-      MakeBlock(dtype, tensor.bytes.data() + 1 + i * bytes);  // not aligned, as in files
+      MakeBlock(dtype, scale, tensor.bytes.data() + 1 + i * bytes);  // not aligned, as in files
     tensor.view.bytes = std::span(tensor.bytes).subspan(1);
   }
   void AddAllOf(const ir::Graph& graph) {
@@ -240,9 +244,10 @@ class Tensors final : public ir::WeightSource {
   }
 
  private:
-  // A value in (-2, 2), or a block of values of about that size with any integers and scales.
-  void MakeBlock(DType type, std::byte* to) {
-    const float value = rng_.Uniform(-2, 2);
+  // A value in (-2, 2) times `scale`, or a block of values of about that size with any integers and
+  // scales.
+  void MakeBlock(DType type, float scale, std::byte* to) {
+    const float value = rng_.Uniform(-2, 2) * scale;
     const auto half = static_cast<uint16_t>(0x3000 + rng_.Below(0x1800));  // an f16 in 0.1..8
     const Bf16 brain = F32ToBf16(value);
     if (type == DType::kF32) std::memcpy(to, &value, 4);
@@ -254,8 +259,8 @@ class Tensors final : public ir::WeightSource {
                           : type == DType::kQ4_0 ? 8
                           : type == DType::kQ4_K ? 63 * 15
                                                  : 128 * 32;
-    const uint16_t d = F32ToF16(rng_.Uniform(1, 2) / largest);
-    const uint16_t dmin = F32ToF16(rng_.Uniform(0.5f, 1) / 63);
+    const uint16_t d = F32ToF16(rng_.Uniform(1, 2) * scale / largest);
+    const uint16_t dmin = F32ToF16(rng_.Uniform(0.5f, 1) * scale / 63);
     std::memcpy(to + (type == DType::kQ6_K ? 208 : 0), &d, 2);
     if (type == DType::kQ4_K) std::memcpy(to + 2, &dmin, 2);
   }

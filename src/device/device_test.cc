@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <functional>
 #include <limits>
+#include <thread>
 
 #include "device/cpu/cpu_device.h"
 #include "device/launch.h"
@@ -145,6 +148,38 @@ TEST_F(LaunchTest, RefusesAPageWithTwoWriters) {
             "");
 }
 
+TEST_F(LaunchTest, RefusesAdjustmentsThatAreNoNumbers) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  auto with = [&](float divide, float add) {
+    return ErrorOf([&](Launch& l) {
+      Register(l, "adjusts") = 2;
+      Input(l, "adjust_tokens") = {3, 63};
+      Input(l, "adjustments") = {isa::WordOf(1), isa::WordOf(0), isa::WordOf(divide),
+                                 isa::WordOf(add)};
+    });
+  };
+  EXPECT_EQ(with(1.5f, -2), "");
+  EXPECT_EQ(with(0.5f, -kInfinity), "");
+  EXPECT_EQ(with(0, 1),
+            "input 'adjustments' holds an adjustment that divides by 0.000000 and adds "
+            "1.000000");
+  for (const float divide : {-1.0f, -0.0f, kInfinity, kNan})
+    EXPECT_THAT(with(divide, 0), HasSubstr("holds an adjustment that divides by"));
+  EXPECT_THAT(with(1, kNan), HasSubstr("and adds nan"));
+  EXPECT_EQ(ErrorOf([&](Launch& l) {
+              Register(l, "adjusts") = 1;
+              Input(l, "adjust_tokens") = {64};
+              Input(l, "adjustments") = {isa::WordOf(1), 0};
+            }),
+            "input 'adjust_tokens' holds 64, which is not below 64");
+  EXPECT_EQ(ErrorOf([&](Launch& l) {
+              Register(l, "adjusts") = 1;
+              Input(l, "adjust_tokens") = {1};
+            }),
+            "input 'adjustments' has 0 values, not 2");
+}
+
 TEST(WorkLists, AreFoundOnceEach) {
   const auto program = SoundProgram(TestModelText());
   const auto lists = FindWorkLists(*program);  // kv_append's and attention's are one
@@ -229,8 +264,13 @@ TEST(CpuDevice, GoesOnAfterARefusedLaunch) {
   EXPECT_TRUE(OutputOf(**loaded, Launch(*program), "logits").empty());
 }
 
-TEST(CpuDevice, GivesTheSameBitsWithAnyKernelsThreadsAndOrder) {
-  const auto program = SoundProgram(TestModelText());
+class ModelTest : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(CpuDevice, ModelTest,
+                         testing::Values(isa::kTestModelBody, isa::kTestExpertsBody),
+                         [](const auto& info) { return info.index == 0 ? "Dense" : "Experts"; });
+
+TEST_P(ModelTest, GivesTheSameBitsWithAnyKernelsThreadsAndOrder) {
+  const auto program = SoundProgram(TestModelText({}, GetParam()));
   const isa::BoundWeights weights = RandomWeights(*program, 3);
   std::vector<std::byte> logits, sampled;
   for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
@@ -325,6 +365,141 @@ stream link
       }
     }
   }
+}
+
+// Rows route to experts as they like; empty launches, and experts that nobody chose, are no work.
+TEST(CpuDevice, ExpertsWithoutRowsAreNoWork) {
+  const auto program = SoundProgram(TestModelText({}, isa::kTestExpertsBody));
+  for (const int threads : {1, 3}) {
+    const auto device = cpu::MakeCpuDevice({.threads = threads, .serial_cost = 0});
+    auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+    ASSERT_TRUE(loaded);
+    const auto before = OutputOf(**loaded, SoundLaunch(*program), "logits");
+    EXPECT_TRUE(OutputOf(**loaded, Launch(*program), "logits").empty());
+    EXPECT_EQ(OutputOf(**loaded, SoundLaunch(*program), "logits"), before);
+    for (size_t i = 0; i < before.size(); i += 4) {
+      float logit;
+      std::memcpy(&logit, &before[i], sizeof logit);
+      ASSERT_TRUE(std::isfinite(logit));
+    }
+  }
+}
+
+TEST(CpuDevice, AdjustmentsReachTheRowsThatNameThem) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({});
+  auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  ASSERT_TRUE(loaded);
+  Launch launch = SoundLaunch(*program);
+  auto input = [&](const char* name) -> std::vector<int32_t>& {
+    return launch.inputs[static_cast<size_t>(program->FindBuffer(name))];
+  };
+  input("sampling")[isa::kSampleTarget] = -1;
+  input("sampling")[isa::kSampleParamWords + isa::kSampleTarget] = -1;
+  auto tokens = [&] {
+    const auto bytes = OutputOf(**loaded, launch, "sampled");
+    std::vector<int32_t> words(bytes.size() / 4);
+    std::memcpy(words.data(), bytes.data(), bytes.size());
+    return std::pair(words[0], words[isa::kSampleRecordWords]);
+  };
+  const auto [first, second] = tokens();
+  // The second row may not take what it took; the first row has no adjustments.
+  launch.registers[static_cast<size_t>(program->FindRegister("adjusts"))] = 2;
+  input("adjust_tokens") = {first, second};
+  input("adjustments") = {isa::WordOf(1), isa::WordOf(-std::numeric_limits<float>::infinity()),
+                          isa::WordOf(1), isa::WordOf(-std::numeric_limits<float>::infinity())};
+  input("sampling")[isa::kSampleParamWords + isa::kSampleAdjustBegin] = 1;
+  input("sampling")[isa::kSampleParamWords + isa::kSampleAdjustCount] = 1;
+  const auto [same, other] = tokens();
+  EXPECT_EQ(same, first);
+  EXPECT_NE(other, second);
+}
+
+TEST(CpuDevice, EmptyKernelsIssueAndComputeNothing) {
+  for (const char* body : {isa::kTestModelBody, isa::kTestExpertsBody}) {
+    const auto program = SoundProgram(TestModelText({}, body));
+    const auto device = cpu::MakeCpuDevice({.threads = 2, .serial_cost = 0, .empty_kernels = true});
+    auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+    ASSERT_TRUE(loaded);
+    const auto logits = OutputOf(**loaded, SoundLaunch(*program), "logits");
+    EXPECT_EQ(std::ranges::count(logits, std::byte{0}), std::ssize(logits));
+  }
+}
+
+TEST(CpuDevice, RefusesWeightsThatShareNothing) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({});
+  for (const double weight : {0.0, -1.0, std::numeric_limits<double>::infinity(),
+                              std::numeric_limits<double>::quiet_NaN()}) {
+    const auto loaded =
+        device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8, .weight = weight});
+    ASSERT_FALSE(loaded) << weight;
+    EXPECT_EQ(loaded.error().code, ErrorCode::kInvalidArgument);
+  }
+}
+
+// Threads that each use a Program of their own, and load and unload others meanwhile.
+TEST(CpuDevice, SharesItselfBetweenThreads) {
+  const auto dense = SoundProgram(TestModelText());
+  const auto experts = SoundProgram(TestModelText({}, isa::kTestExpertsBody));
+  const auto device = cpu::MakeCpuDevice({.threads = 2, .serial_cost = 0});
+  std::vector<std::vector<std::byte>> expected;
+  for (const auto& program : {dense, experts}) {
+    auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+    ASSERT_TRUE(loaded);
+    expected.push_back(OutputOf(**loaded, SoundLaunch(*program), "logits"));
+  }
+  std::atomic<int> wrong{0}, launches{0};
+  auto use = [&](size_t which, int times, LaunchClass launch_class, bool reload) {
+    const auto& program = which == 0 ? dense : experts;
+    std::unique_ptr<LoadedProgram> loaded;
+    for (int i = 0; i < times; ++i) {
+      if (loaded == nullptr || reload) {
+        auto again = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+        if (!again) return void(++wrong);
+        loaded = std::move(*again);
+      }
+      const auto ticket = loaded->Submit(SoundLaunch(*program), launch_class);
+      if (!ticket) return void(++wrong);
+      if (i % 7 == 6) {  // unloaded with a launch in flight, now or when another has run it
+        loaded.reset();
+        continue;
+      }
+      if (!loaded->Complete(*ticket)) ++wrong;
+      const auto bytes = loaded->Output(program->FindBuffer("logits"));
+      if (!std::ranges::equal(bytes, expected[which])) ++wrong;
+      ++launches;
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    threads.emplace_back(use, 0, 200, 0, false);
+    threads.emplace_back(use, 1, 200, 0, false);
+    threads.emplace_back(use, 0, 100, 1, true);
+    threads.emplace_back(use, 1, 100, 2, true);
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(launches, 450);
+}
+
+// A launch that is submitted first runs even if another thread's wait is what runs it.
+TEST(CpuDevice, WhoeverWaitsRunsWhatIsNext) {
+  const auto program = SoundProgram(TestModelText());
+  const auto device = cpu::MakeCpuDevice({});
+  auto first = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  auto second = device->Load(program, RandomWeights(*program, 2), {.kv_pages = 8});
+  ASSERT_TRUE(first && second);
+  const auto a = (*first)->Submit(SoundLaunch(*program), 0);
+  const auto b = (*second)->Submit(SoundLaunch(*program), 2);
+  ASSERT_TRUE(a && b);
+  const auto completed = (*second)->Complete(*b);
+  ASSERT_TRUE(completed);
+  EXPECT_GT(completed->device_ns, 0);
+  EXPECT_EQ((*first)->Output(program->FindBuffer("logits")).size(), 2u * 64 * 4);
+  const auto other = (*first)->Complete(*a);
+  ASSERT_TRUE(other);
+  EXPECT_GT(other->device_ns, 0);
+  EXPECT_EQ((*first)->Complete(*a)->device_ns, other->device_ns);
 }
 
 }  // namespace

@@ -28,14 +28,16 @@ struct TestModelSizes {
   int64_t max_positions = 80;
 };
 
-inline std::string TestModelText(const TestModelSizes& sizes = {}) {
+// `body`: isa::kTestModelBody, or isa::kTestExpertsBody.
+inline std::string TestModelText(const TestModelSizes& sizes = {},
+                                 const char* body = isa::kTestModelBody) {
   auto line = [](const char* what, int64_t value) { return what + std::to_string(value) + "\n"; };
   return line("program test\nfact vocab_size ", kTestVocab) +
          line("fact max_positions ", sizes.max_positions) + line("register rows ", sizes.rows) +
          line("register seqs ", sizes.seqs) + line("register picked ", sizes.picked) +
          line("register adjusts ", sizes.adjusts) +
          line("register page_entries ", sizes.page_entries) + "register pages " +
-         std::to_string(sizes.pages) + " at_load\n" + isa::kTestModelBody;
+         std::to_string(sizes.pages) + " at_load\n" + body;
 }
 
 // A text that the test wrote itself, so that it parses and is sound.
@@ -45,6 +47,20 @@ inline std::shared_ptr<const isa::Program> SoundProgram(const std::string& text)
   const auto verified = isa::Verify(*program);
   CHECK(verified) << verified.error().message;
   return std::make_shared<const isa::Program>(std::move(*program));
+}
+
+// Random bytes with scales that make values of about (-1, 1): one chunk of a weight in blocks.
+inline void MakeChunk(Rng& rng, DType type, std::byte* chunk) {
+  for (int64_t i = 0; i < isa::ChunkLines(type) * isa::kLineBytes; ++i)
+    chunk[i] = static_cast<std::byte>(rng.Below(256));
+  const float largest = type == DType::kQ8_0   ? 128
+                        : type == DType::kQ4_0 ? 8
+                        : type == DType::kQ4_K ? 63 * 15
+                                               : 128 * 32;
+  for (int64_t i = 0; i < 2 * isa::kLanes; ++i) {
+    const uint16_t scale = F32ToF16(rng.Uniform(0.5f, 1) / largest);
+    std::memcpy(chunk + 2 * i, &scale, sizeof scale);
+  }
 }
 
 // Every weight, its padding too, uniform in (-1, 1).
@@ -66,6 +82,12 @@ inline isa::BoundWeights RandomWeights(const isa::Program& program, uint64_t see
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const DType dtype = program.buffers[i].dtype;
     std::byte* const begin = bytes.get() + offsets[i];
+    bound.by_buffer.emplace_back(sizes[i] == 0 ? nullptr : begin, sizes[i]);
+    if (IsBlockType(dtype)) {
+      const auto chunk = static_cast<size_t>(isa::ChunkLines(dtype) * isa::kLineBytes);
+      for (size_t at = 0; at < sizes[i]; at += chunk) MakeChunk(rng, dtype, begin + at);
+      continue;
+    }
     for (size_t at = 0; at < sizes[i]; at += static_cast<size_t>(SizeBytes(dtype))) {
       const float value = rng.Uniform(-1, 1);
       const Bf16 half = F32ToBf16(value);
@@ -74,7 +96,6 @@ inline isa::BoundWeights RandomWeights(const isa::Program& program, uint64_t see
       else
         std::memcpy(begin + at, &value, sizeof value);
     }
-    bound.by_buffer.emplace_back(sizes[i] == 0 ? nullptr : begin, sizes[i]);
   }
   bound.owner = bytes;
   return bound;

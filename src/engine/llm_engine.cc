@@ -1,70 +1,52 @@
 #include "engine/llm_engine.h"
 
 #include <algorithm>
-#include <cmath>
 #include <condition_variable>
+#include <limits>
 #include <mutex>
 #include <random>
 #include <thread>
+#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "base/check.h"
+#include "engine/ports.h"
+#include "engine/request_check.h"
 #include "engine/scheduler.h"
 #include "isa/sampling.h"
 
 namespace millpower::engine {
 namespace {
 
-// Where a language model's Program keeps what the engine gives and takes, by index.
-struct Ports {
-  int32_t rows, seqs, picked, adjusts, page_entries, pages;  // registers
-  int32_t tokens, positions, sequences, page_list, picked_rows, sampling, adjust_tokens,
-      adjustments;  // inputs
-  int32_t sampled;  // output
-
-  static Result<Ports> Find(const isa::Program& program) {
-    Ports ports{};
-    const std::pair<const char*, int32_t*> registers[] = {{"rows", &ports.rows},
-                                                          {"seqs", &ports.seqs},
-                                                          {"picked", &ports.picked},
-                                                          {"adjusts", &ports.adjusts},
-                                                          {"page_entries", &ports.page_entries},
-                                                          {"pages", &ports.pages}};
-    const std::pair<const char*, int32_t*> buffers[] = {{"tokens", &ports.tokens},
-                                                        {"positions", &ports.positions},
-                                                        {"sequences", &ports.sequences},
-                                                        {"pages", &ports.page_list},
-                                                        {"picked_rows", &ports.picked_rows},
-                                                        {"sampling", &ports.sampling},
-                                                        {"adjust_tokens", &ports.adjust_tokens},
-                                                        {"adjustments", &ports.adjustments},
-                                                        {"sampled", &ports.sampled}};
-    for (const auto& [name, index] : registers)
-      if ((*index = program.FindRegister(name)) < 0) return Missing("register", name);
-    for (const auto& [name, index] : buffers)
-      if ((*index = program.FindBuffer(name)) < 0) return Missing("buffer", name);
-    const isa::Buffer& sampled = program.buffers[static_cast<size_t>(ports.sampled)];
-    const bool kinds =
-        sampled.kind == isa::BufferKind::kOutput && sampled.rows.reg == ports.picked &&
-        sampled.cols == isa::kSampleRecordWords && program.FactOr("vocab_size", 0) > 0 &&
-        program.FactOr("max_positions", 0) > 0;
-    if (!kinds) return Missing("fact or output", "of sampling");
-    return ports;
-  }
-
- private:
-  static std::unexpected<Error> Missing(const std::string& what, const std::string& name) {
-    return Fail(ErrorCode::kUnsupported,
-                "the Program is no language model: it has no " + what + " '" + name + "'");
-  }
-};
-
-std::unexpected<Error> BadParam(const char* param, std::string message) {
-  return Fail(ErrorCode::kInvalidArgument, std::move(message), param);
-}
-
 // A century: as long as anyone waits, and the clock can still add it to now.
 constexpr int64_t kForeverNs = int64_t{100} * 365 * 86400 * 1'000'000'000;
+
+// What hooks answered about the sequence of this order.
+struct Granted {
+  int64_t order = 0;
+  Result<int64_t> tokens;
+};
+struct Posted {
+  int64_t order = 0;
+  Result<void> result;
+};
+
+// Mail for the engine's thread. Shared with the answers that hooks hold, which may come when the
+// engine is gone.
+struct Mail {
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  std::vector<std::string> to_cancel;
+  std::vector<Granted> granted;
+  std::vector<Posted> posted;
+  bool cancel_all = false;
+
+  bool empty() const {
+    return arrived.empty() && to_cancel.empty() && granted.empty() && posted.empty() && !cancel_all;
+  }
+};
 
 class LlmEngine final : public Engine {
  public:
@@ -73,19 +55,25 @@ class LlmEngine final : public Engine {
             const SchedulerLimits& scheduler_limits)
       : program_(std::move(program)),
         ports_(ports),
-        eos_ids_(options.eos_ids.begin(), options.eos_ids.end()),
+        clock_(options.clock != nullptr ? *options.clock : system_clock_),
+        hooks_(options.hooks),
+        observer_(options.observer != nullptr ? *options.observer : nobody_),
+        eos_ids_(options.eos_ids),
+        is_eos_(options.eos_ids.begin(), options.eos_ids.end()),
         limits_(limits),
+        max_adjustments_(scheduler_limits.max_adjustments),
+        open_places_(scheduler_limits.max_sequences),
         launch_(program_->program()),
-        scheduler_(scheduler_limits, static_cast<int32_t>(program_->LoadRegister(ports.pages))),
+        scheduler_(scheduler_limits),
         thread_([this] { Loop(); }) {}
 
   ~LlmEngine() override {
     {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-      cancel_all_ = true;
+      const std::lock_guard lock(mail_->mutex);
+      stopping_ = ending_ = cancelling_ = true;
+      mail_->cancel_all = true;
     }
-    wake_.notify_all();
+    mail_->wake.notify_all();
     thread_.join();
   }
 
@@ -96,39 +84,51 @@ class LlmEngine final : public Engine {
   void Drain(int64_t timeout_ns) override;
 
  private:
-  Result<void> Check(const Request& request) const;
+  Result<void> TakePlace(const std::string& id);
+  int64_t Queued() const;
 
   // The engine's thread.
   void Loop();
-  bool TakeMail();
-  void CancelMarked();
-  void Step();
-  void BuildLaunch(const std::vector<Share>& shares);
-  void AddSampling(const Sequence& sequence, int32_t position);
-  void TakeResults(const std::vector<Share>& shares);
+  bool TakeMail(bool wait);
+  void TakeGrant(const Granted& granted);
+  void TakePosted(const Posted& posted);
+  bool StartStep();
+  void FinishStep();
+  void TakeShare(const Share& share, const int32_t* record);
   void TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record);
   void TakeToken(Sequence& sequence, const int32_t* record);
-  void Deliver(Sequence* sequence);
-  void Finish(Sequence* sequence);
-  void FailAll(const std::vector<Share>& shares, const Error& error);
+  void AskForMore(Sequence& sequence);
+  void FailStep(const Error& error);
+  bool Deliver();
+  void EndByVerdict();
+  void Close(Sequence* sequence, FinishReason reason);
+  void CloseEarly(Sequence* sequence, FinishReason reason);
+  void Release(Sequence* sequence);
   void Publish();
 
   const std::unique_ptr<device::LoadedProgram> program_;
   const Ports ports_;
-  const std::unordered_set<int32_t> eos_ids_;
+  const SystemClock system_clock_{};
+  Observer nobody_;
+  const Clock& clock_;
+  Hooks* const hooks_;
+  Observer& observer_;
+  const std::vector<int32_t> eos_ids_;
+  const std::unordered_set<int32_t> is_eos_;
   const EngineLimits limits_;
+  const int32_t max_adjustments_;
 
-  // Mail from other threads, and what they read.
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;  // mail for the engine
-  std::condition_variable idle_;  // nothing is live
-  std::vector<std::unique_ptr<Sequence>> arrived_;
-  std::vector<std::string> to_cancel_;
-  std::unordered_set<std::string> ids_;  // of all live requests
-  int64_t queued_ = 0;                   // requests that have not been given a step yet
+  // Of all threads, under the mail's mutex.
+  const std::shared_ptr<Mail> mail_ = std::make_shared<Mail>();
+  std::condition_variable idle_;                // nothing is live
+  std::unordered_map<std::string, bool> live_;  // ids of all live requests; whether cancelled
+  int64_t admitting_ = 0;                       // requests that the ledger is asked about
+  int64_t waiting_ = 0;                         // those the engine's thread knows of
+  int64_t open_places_ = 0;                     // for how many more there is a place
   int64_t next_order_ = 0;
   bool stopping_ = false;    // refuse requests
-  bool cancel_all_ = false;  // and end those that live
+  bool cancelling_ = false;  // cancel what still comes from before that
+  bool ending_ = false;      // leave when none is live
   EngineStats stats_;
   std::random_device entropy_;
 
@@ -136,231 +136,258 @@ class LlmEngine final : public Engine {
   device::Launch launch_;
   Scheduler scheduler_;
   EngineStats counts_;
+  device::Ticket ticket_ = 0;
+  int64_t step_start_ns_ = 0, step_end_ns_ = 0;
+  std::vector<Share> shares_;                        // of the launch under way
+  std::vector<Sequence*> outbox_;                    // those whose sinks have something to be told
+  std::vector<Sequence*> outgoing_;                  // the same, while they are being told
+  std::vector<Sequence*> ended_;                     // those whose sinks want no more
+  std::vector<std::unique_ptr<Sequence>> closing_;   // over, but for the ledger and the last delta
+  std::vector<std::unique_ptr<Sequence>> released_;  // over
 
   std::thread thread_;  // last: starts when all else is there
 };
 
 // --- called from any thread ---
 
-Result<void> LlmEngine::Check(const Request& request) const {
-  const SamplingParams& sampling = request.sampling;
-  auto in = [](double value, double low, double high) { return value >= low && value <= high; };
-  if (request.prompt.empty()) return BadParam("prompt", "the prompt is empty");
-  for (const int32_t token : request.prompt)
-    if (token < 0 || token >= limits_.vocab_size)
-      return BadParam("prompt", "token id " + std::to_string(token) +
-                                    " is not below the vocabulary's size, " +
-                                    std::to_string(limits_.vocab_size));
-  if (!in(sampling.temperature, 0, 100)) return BadParam("temperature", "must be in 0..100");
-  if (!(sampling.top_p > 0) || !in(sampling.top_p, 0, 1))
-    return BadParam("top_p", "must be above 0 and at most 1");
-  if (!in(sampling.min_p, 0, 1)) return BadParam("min_p", "must be in 0..1");
-  if (sampling.max_tokens < 0) return BadParam("max_tokens", "must not be negative");
-  if (sampling.logprobs < -1 || sampling.logprobs > kMaxTopLogprobs)
-    return BadParam("logprobs", "must be in 0.." + std::to_string(kMaxTopLogprobs));
-  const auto prompt_size = static_cast<int64_t>(request.prompt.size());
-  const bool generates = sampling.max_tokens > 0;
-  if (prompt_size + (generates ? 1 : 0) > limits_.max_model_len)
-    return Fail(ErrorCode::kOutOfRange,
-                "the prompt has " + std::to_string(prompt_size) + " tokens; this model's context " +
-                    "holds " + std::to_string(limits_.max_model_len) +
-                    ", one of them for the answer",
-                "prompt");
-  return {};
-}
-
 Result<void> LlmEngine::Submit(Request request, Sink sink) {
-  TRY(Check(request));
+  TRY(CheckRequest(request, limits_));
   auto sequence = std::make_unique<Sequence>();
+  std::vector<int32_t> ends = eos_ids_;
+  ends.insert(ends.end(), request.sampling.stop_token_ids.begin(),
+              request.sampling.stop_token_ids.end());
+  sequence->adjustments = Adjustments(request, ends, limits_.vocab_size);
+  TRY(CheckAdjustments(request, sequence->adjustments, limits_, max_adjustments_));
   sequence->prompt_size = static_cast<int32_t>(request.prompt.size());
   sequence->tokens = request.prompt;
   if (request.sampling.prompt_logprobs)
     sequence->delta.prompt.push_back({request.prompt[0], 0, {}});  // nothing comes before it
   sequence->sink = std::move(sink);
   sequence->request = std::move(request);
+  sequence->submitted_ns = clock_.NowNs();
+  const std::string& id = sequence->request.id;
+  TRY(TakePlace(id));
+  // From here on nothing but the ledger refuses the request.
+  Result<int64_t> granted = std::numeric_limits<int64_t>::max();
+  if (hooks_ != nullptr) granted = hooks_->Admit(sequence->request);
+  sequence->granted = std::max<int64_t>(granted.value_or(0), 0);
   {
-    const std::lock_guard lock(mutex_);
-    if (stopping_) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
-    if (queued_ >= limits_.max_queue)
-      return Fail(
-          ErrorCode::kNoCapacity,
-          "the queue is full (" + std::to_string(limits_.max_queue) + " requests are waiting)");
-    if (!ids_.insert(sequence->request.id).second)
-      return BadParam("id", "request id '" + sequence->request.id + "' is in use");
-    ++queued_;
-    sequence->order = next_order_++;
-    sequence->seed =
-        sequence->request.sampling.seed.value_or(uint64_t{entropy_()} << 32 | uint64_t{entropy_()});
-    arrived_.push_back(std::move(sequence));
-    ++stats_.requests_waiting;
+    const std::lock_guard lock(mail_->mutex);
+    --admitting_;
+    if (granted) {
+      sequence->cancelled = live_.at(id) || cancelling_;
+      sequence->order = next_order_++;
+      sequence->seed = sequence->request.sampling.seed.value_or(uint64_t{entropy_()} << 32 |
+                                                                uint64_t{entropy_()});
+      mail_->arrived.push_back(std::move(sequence));
+    } else {
+      live_.erase(id);
+      if (live_.empty()) idle_.notify_all();
+    }
   }
-  wake_.notify_all();
+  mail_->wake.notify_all();
+  if (!granted) return std::unexpected(granted.error());
   return {};
+}
+
+Result<void> LlmEngine::TakePlace(const std::string& id) {
+  const std::lock_guard lock(mail_->mutex);
+  if (stopping_) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
+  if (Queued() >= limits_.max_queue + open_places_)
+    return Fail(ErrorCode::kNoCapacity, "the queue is full (" + std::to_string(limits_.max_queue) +
+                                            " requests are waiting)");
+  if (!live_.emplace(id, false).second) return BadParam("id", "request id '" + id + "' is in use");
+  ++admitting_;
+  return {};
+}
+
+// Requests that are not given a place yet. Under the mail's mutex.
+int64_t LlmEngine::Queued() const {
+  return admitting_ + waiting_ + static_cast<int64_t>(mail_->arrived.size());
 }
 
 void LlmEngine::Cancel(const std::string& id) {
   {
-    const std::lock_guard lock(mutex_);
-    if (!ids_.contains(id)) return;
-    to_cancel_.push_back(id);
+    const std::lock_guard lock(mail_->mutex);
+    const auto found = live_.find(id);
+    if (found == live_.end() || std::exchange(found->second, true)) return;
+    mail_->to_cancel.push_back(id);
   }
-  wake_.notify_all();
+  mail_->wake.notify_all();
 }
 
 EngineStats LlmEngine::Stats() const {
-  const std::lock_guard lock(mutex_);
-  return stats_;
+  const std::lock_guard lock(mail_->mutex);
+  EngineStats stats = stats_;
+  stats.requests_waiting = Queued();
+  return stats;
 }
 
 void LlmEngine::Drain(int64_t timeout_ns) {
-  std::unique_lock lock(mutex_);
+  std::unique_lock lock(mail_->mutex);
   stopping_ = true;
-  const auto nothing_live = [this] { return ids_.empty(); };
+  const auto nothing_live = [this] { return live_.empty(); };
   const std::chrono::nanoseconds timeout(std::min(timeout_ns, kForeverNs));
   if (idle_.wait_for(lock, timeout, nothing_live)) return;
-  cancel_all_ = true;
-  wake_.notify_all();
+  cancelling_ = mail_->cancel_all = true;
+  mail_->wake.notify_all();
   idle_.wait(lock, nothing_live);
 }
 
 // --- the engine's thread ---
 
+// While the device works on a step, the sinks are told what the one before brought. A sink that
+// wants no more then has one row too many in the step under way: it pays for the row, but the token
+// is never seen, nor counted.
 void LlmEngine::Loop() {
-  while (TakeMail()) {
-    CancelMarked();
-    Step();
+  bool wait = true;
+  while (TakeMail(wait)) {
+    const bool started = StartStep();
+    const bool told = Deliver();
+    if (started) FinishStep();
+    EndByVerdict();
     Publish();
+    wait = !started && !told;
   }
 }
 
-// Waits until there is something to do. False: stopping, and nothing is left.
-bool LlmEngine::TakeMail() {
+// With `wait`, until there is mail. False: the engine is to end, and nothing is live.
+bool LlmEngine::TakeMail(bool wait) {
   std::vector<std::unique_ptr<Sequence>> arrived;
   std::vector<std::string> to_cancel;
+  std::vector<Granted> granted;
+  std::vector<Posted> posted;
   bool cancel_all = false;
   {
-    std::unique_lock lock(mutex_);
-    const bool busy = scheduler_.running() + scheduler_.waiting() > 0;
-    wake_.wait(lock, [&] { return busy || !arrived_.empty() || cancel_all_; });
-    if (cancel_all_ && stopping_ && arrived_.empty() && !busy) return false;
-    arrived.swap(arrived_);
-    to_cancel.swap(to_cancel_);
-    cancel_all = cancel_all_;
+    std::unique_lock lock(mail_->mutex);
+    const auto over = [&] { return ending_ && live_.empty(); };
+    mail_->wake.wait(lock, [&] { return !wait || !mail_->empty() || over(); });
+    if (over()) return false;
+    arrived.swap(mail_->arrived);
+    waiting_ += static_cast<int64_t>(arrived.size());
+    to_cancel.swap(mail_->to_cancel);
+    granted.swap(mail_->granted);
+    posted.swap(mail_->posted);
+    cancel_all = std::exchange(mail_->cancel_all, false);
   }
-  for (auto& sequence : arrived) scheduler_.Add(std::move(sequence));
+  for (auto& sequence : arrived) {
+    Sequence& added = *sequence;
+    scheduler_.Add(std::move(sequence));
+    if (added.cancelled)
+      CloseEarly(&added, FinishReason::kCancelled);
+    else if (added.blocked())
+      AskForMore(added);
+  }
+  for (const Granted& answer : granted) TakeGrant(answer);
+  for (const Posted& answer : posted) TakePosted(answer);
   for (const std::string& id : to_cancel)
-    if (Sequence* sequence = scheduler_.Find(id)) sequence->cancelled = true;
+    if (Sequence* sequence = scheduler_.Find(id)) CloseEarly(sequence, FinishReason::kCancelled);
   if (cancel_all)
-    for (Sequence* sequence : scheduler_.Live()) sequence->cancelled = true;
+    for (Sequence* sequence : scheduler_.Live()) CloseEarly(sequence, FinishReason::kCancelled);
   return true;
 }
 
-void LlmEngine::CancelMarked() {
-  for (Sequence* sequence : scheduler_.Live()) {
-    if (!sequence->cancelled) continue;
-    sequence->delta = Delta{};  // a part of the prompt's logprobs is of no use
-    sequence->delta.finish = FinishReason::kCancelled;
-    Deliver(sequence);
+void LlmEngine::TakeGrant(const Granted& granted) {
+  Sequence* const sequence = scheduler_.Find(granted.order);
+  if (sequence == nullptr) return;  // over before the answer came
+  sequence->asked = false;
+  const int64_t more = granted.tokens.value_or(0);
+  if (more > 0) {
+    sequence->granted += std::min(more, std::numeric_limits<int64_t>::max() - sequence->granted);
+    return;
   }
+  sequence->grants_ended = true;
+  if (sequence->blocked()) CloseEarly(sequence, FinishReason::kBudget);
 }
 
-void LlmEngine::Step() {
-  const std::vector<Share>& shares = scheduler_.Plan();
-  if (shares.empty()) return;
-  BuildLaunch(shares);
-  const auto ticket = program_->Submit(launch_);
-  if (!ticket) return FailAll(shares, ticket.error());
-  const auto completion = program_->Complete(*ticket);
-  if (!completion) return FailAll(shares, completion.error());
-  counts_.device_busy_ns += completion->device_ns;
-  ++counts_.steps;
-  TakeResults(shares);
-}
-
-void LlmEngine::BuildLaunch(const std::vector<Share>& shares) {
-  auto input = [&](int32_t buffer) -> std::vector<int32_t>& {
-    return launch_.inputs[static_cast<size_t>(buffer)];
-  };
-  for (auto& values : launch_.inputs) values.clear();
-  int32_t row = 0;
-  for (const Share& share : shares) {
-    const Sequence& sequence = *share.sequence;
-    auto& pages = input(ports_.page_list);
-    auto& work = input(ports_.sequences);
-    work.insert(work.end(),
-                {row, share.count, sequence.computed, static_cast<int32_t>(pages.size())});
-    pages.insert(pages.end(), sequence.pages.begin(), sequence.pages.end());
-    for (int32_t i = 0; i < share.count; ++i, ++row) {
-      const int32_t position = sequence.computed + i;
-      input(ports_.tokens).push_back(sequence.tokens[static_cast<size_t>(position)]);
-      input(ports_.positions).push_back(position);
-      if (i < share.count - share.picked) continue;
-      input(ports_.picked_rows).push_back(row);
-      AddSampling(sequence, position);
-    }
+void LlmEngine::TakePosted(const Posted& posted) {
+  const auto found = std::ranges::find_if(
+      closing_, [&](const auto& sequence) { return sequence->order == posted.order; });
+  CHECK(found != closing_.end()) << "a request was posted twice";
+  Sequence* const sequence = found->get();
+  if (sequence->verdict) return Release(sequence);  // its sink has heard the last
+  if (!posted.result) {
+    sequence->delta.prompt.clear();
+    sequence->delta.tokens.clear();
+    sequence->delta.finish = FinishReason::kError;
+    sequence->delta.error = posted.result.error();
   }
-  auto set = [&](int32_t reg, size_t value) {
-    launch_.registers[static_cast<size_t>(reg)] = static_cast<int64_t>(value);
-  };
-  set(ports_.rows, static_cast<size_t>(row));
-  set(ports_.seqs, shares.size());
-  set(ports_.picked, input(ports_.picked_rows).size());
-  set(ports_.adjusts, input(ports_.adjust_tokens).size());
-  set(ports_.page_entries, input(ports_.page_list).size());
+  outbox_.push_back(sequence);
 }
 
-// What to draw from the logits of one position: the next token, or, inside the prompt, the
-// likelihood of the one that is there.
-void LlmEngine::AddSampling(const Sequence& sequence, int32_t position) {
-  const SamplingParams& params = sequence.request.sampling;
-  const int32_t next = position + 1;
-  int32_t words[isa::kSampleParamWords] = {};
-  words[isa::kSampleTemperature] = isa::WordOf(params.temperature);
-  words[isa::kSampleTopP] = isa::WordOf(params.top_p);
-  words[isa::kSampleMinP] = isa::WordOf(params.min_p);
-  words[isa::kSampleTopK] = params.top_k;
-  words[isa::kSampleSeedLow] = static_cast<int32_t>(sequence.seed);
-  words[isa::kSampleSeedHigh] = static_cast<int32_t>(sequence.seed >> 32);
-  words[isa::kSampleCounter] = next - sequence.prompt_size;
-  words[isa::kSampleLogprobs] = params.logprobs;
-  words[isa::kSampleTarget] = -1;
-  if (next < sequence.size()) {
-    words[isa::kSampleTarget] = sequence.tokens[static_cast<size_t>(next)];
-    words[isa::kSampleLogprobs] = std::max(params.logprobs, 0);
-  }
-  auto& sampling = launch_.inputs[static_cast<size_t>(ports_.sampling)];
-  sampling.insert(sampling.end(), std::begin(words), std::end(words));
-}
-
-TokenInfo ReadRecord(const int32_t* record) {
-  TokenInfo info{record[isa::kRecordToken], isa::FloatOf(record[isa::kRecordLogprob]), {}};
-  for (int32_t i = 0; i < record[isa::kRecordCount]; ++i)
-    info.top.push_back(
-        {record[isa::kRecordIds + i], isa::FloatOf(record[isa::kRecordLogprobs + i])});
-  return info;
-}
-
-void LlmEngine::TakeResults(const std::vector<Share>& shares) {
-  const auto* record = reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
-  const std::vector<Share> done = shares;  // delivering may end sequences, not this list
-  for (const Share& share : done) {
+// Plans a step and hands it to the device. False: there is nothing to do now.
+bool LlmEngine::StartStep() {
+  step_start_ns_ = clock_.NowNs();
+  shares_ = scheduler_.Plan();
+  if (shares_.empty()) return false;
+  auto urgent = Priority::kBatch;
+  for (const Share& share : shares_) {
     Sequence& sequence = *share.sequence;
-    const int32_t first_picked = sequence.computed + share.count - share.picked;
-    sequence.computed += share.count;
-    const int32_t of_prompt = std::min(sequence.computed, sequence.prompt_size);
-    counts_.prompt_tokens += std::max(0, of_prompt - sequence.prompt_counted);
-    sequence.prompt_counted = std::max(sequence.prompt_counted, of_prompt);
-    for (int32_t i = 0; i < share.picked; ++i, record += isa::kSampleRecordWords) {
-      const int32_t position = first_picked + i;
-      if (position + 1 < sequence.size())
-        TakePromptRow(sequence, position, record);
-      else if (sequence.request.sampling.max_tokens > 0)
-        TakeToken(sequence, record);
-      else
-        sequence.delta.finish = FinishReason::kLength;
-    }
-    if (share.completes) Deliver(&sequence);
+    urgent = std::min(urgent, sequence.request.priority);
+    // Before the last token it may generate, so that a quick answer costs no step.
+    if (share.completes && sequence.granted - sequence.generated() == 1) AskForMore(sequence);
+    if (!share.first) continue;
+    counts_.cached_prompt_tokens += sequence.usage.cached_tokens;
+    observer_.OnQueued(step_start_ns_ - sequence.submitted_ns);
   }
+  Publish();
+  ports_.Write(shares_, launch_);
+  const auto ticket = program_->Submit(launch_, static_cast<device::LaunchClass>(urgent));
+  if (!ticket) {
+    FailStep(ticket.error());
+    return false;
+  }
+  ticket_ = *ticket;
+  return true;
+}
+
+void LlmEngine::FinishStep() {
+  const auto completion = program_->Complete(ticket_);
+  if (!completion) return FailStep(completion.error());
+  const int64_t device_ns = completion->device_ns;
+  step_end_ns_ = clock_.NowNs();
+  counts_.device_busy_ns += device_ns;
+  ++counts_.steps;
+  int64_t rows = 0, rows_before = 0;
+  for (const Share& share : shares_) rows += share.count;
+  // Every request pays for its rows. Nanoseconds that are not a whole one for each row go to
+  // whoever's rows reach the next whole one, so that the parts add up to all of it.
+  const auto rest_of = [&](int64_t first_rows) { return device_ns % rows * first_rows / rows; };
+  const auto* record = reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
+  for (const Share& share : shares_) {
+    share.sequence->usage.device_ns +=
+        device_ns / rows * share.count + rest_of(rows_before + share.count) - rest_of(rows_before);
+    rows_before += share.count;
+    TakeShare(share, record);
+    record += share.picked * isa::kSampleRecordWords;
+  }
+  observer_.OnStep(std::ssize(shares_), rows, device_ns, step_end_ns_ - step_start_ns_);
+}
+
+void LlmEngine::TakeShare(const Share& share, const int32_t* record) {
+  Sequence& sequence = *share.sequence;
+  const int32_t first_picked = sequence.computed + share.count - share.picked;
+  scheduler_.Computed(share);
+  const int64_t of_prompt = std::min(sequence.computed, sequence.prompt_size);
+  if (of_prompt > sequence.usage.prompt_tokens) {  // counted once, however often computed
+    counts_.prompt_tokens += of_prompt - sequence.usage.prompt_tokens;
+    sequence.usage.prompt_tokens = of_prompt;
+  }
+  if (sequence.verdict) return;  // given while this was computed
+  for (int32_t i = 0; i < share.picked; ++i, record += isa::kSampleRecordWords) {
+    const int32_t position = first_picked + i;
+    if (position + 1 < sequence.size())
+      TakePromptRow(sequence, position, record);
+    else if (sequence.request.sampling.max_tokens > 0)
+      TakeToken(sequence, record);
+    else
+      sequence.delta.finish = FinishReason::kLength;
+  }
+  if (!share.completes) return;
+  if (sequence.delta.finish)
+    Close(&sequence, *sequence.delta.finish);
+  else
+    outbox_.push_back(&sequence);
 }
 
 void LlmEngine::TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record) {
@@ -374,55 +401,130 @@ void LlmEngine::TakeToken(Sequence& sequence, const int32_t* record) {
   sequence.delta.tokens.push_back(ReadRecord(record));
   const int32_t token = record[isa::kRecordToken];
   sequence.tokens.push_back(token);
+  sequence.adjustments.Add(token);
+  ++sequence.usage.completion_tokens;
   ++counts_.generated_tokens;
-  const bool stops = (!params.ignore_eos && eos_ids_.contains(token)) ||
+  if (sequence.generated() == 1)
+    observer_.OnFirstToken(step_end_ns_ - sequence.submitted_ns);
+  else
+    observer_.OnNextToken(step_end_ns_ - sequence.last_token_ns);
+  sequence.last_token_ns = step_end_ns_;
+  const bool stops = (!params.ignore_eos && is_eos_.contains(token)) ||
                      std::ranges::find(params.stop_token_ids, token) != params.stop_token_ids.end();
   if (stops)
     sequence.delta.finish = FinishReason::kStop;
   else if (sequence.generated() >= params.max_tokens || sequence.size() >= limits_.max_model_len)
     sequence.delta.finish = FinishReason::kLength;
+  else if (sequence.blocked() && sequence.grants_ended)
+    sequence.delta.finish = FinishReason::kBudget;
 }
 
-// Hands out what has come together, and ends the sequence if that was all.
-void LlmEngine::Deliver(Sequence* sequence) {
-  Delta& delta = sequence->delta;
-  delta.usage = {sequence->prompt_size, 0, sequence->generated()};
-  const Verdict verdict = sequence->sink(delta);
-  const bool cancelled = delta.finish == FinishReason::kCancelled || verdict == Verdict::kCancel;
-  const bool finished = delta.finish.has_value() || verdict != Verdict::kContinue;
-  delta = Delta{};
-  if (!finished) return;
-  if (cancelled) ++counts_.requests_cancelled;
-  Finish(sequence);
+void LlmEngine::AskForMore(Sequence& sequence) {
+  const int64_t most = std::min<int64_t>(sequence.request.sampling.max_tokens,
+                                         limits_.max_model_len - sequence.prompt_size);
+  if (sequence.granted >= most || sequence.asked || sequence.grants_ended) return;
+  sequence.asked = true;
+  hooks_->Extend(sequence.request.id, sequence.usage,
+                 [mail = mail_, order = sequence.order](Result<int64_t> answer) {
+                   {
+                     const std::lock_guard lock(mail->mutex);
+                     mail->granted.push_back({order, std::move(answer)});
+                   }
+                   mail->wake.notify_all();
+                 });
 }
 
-void LlmEngine::Finish(Sequence* sequence) {
-  ++counts_.requests_finished;
-  const std::unique_ptr<Sequence> taken = scheduler_.Remove(sequence);
-  const std::lock_guard lock(mutex_);
-  ids_.erase(taken->request.id);
-  std::erase(to_cancel_, taken->request.id);  // its successor in name is another request
-}
-
-void LlmEngine::FailAll(const std::vector<Share>& shares, const Error& error) {
-  const std::vector<Share> failed = shares;
-  for (const Share& share : failed) {
-    share.sequence->delta = Delta{};
-    share.sequence->delta.finish = FinishReason::kError;
+// The step under way has failed.
+void LlmEngine::FailStep(const Error& error) {
+  for (const Share& share : shares_) {
+    if (share.sequence->verdict) continue;  // its sink has heard the last
     share.sequence->delta.error = error;
-    Deliver(share.sequence);
+    CloseEarly(share.sequence, FinishReason::kError);
   }
+}
+
+// Tells the sinks what there is to tell. False: nothing. Ids are free again once it returns.
+bool LlmEngine::Deliver() {
+  outgoing_.swap(outbox_);
+  for (Sequence* sequence : outgoing_) {
+    Delta& delta = sequence->delta;
+    delta.usage = sequence->usage;
+    const Verdict verdict = sequence->sink(delta);
+    delta.prompt.clear();
+    delta.tokens.clear();
+    if (delta.finish) {
+      Release(sequence);
+    } else if (verdict != Verdict::kContinue) {
+      sequence->verdict =
+          verdict == Verdict::kStop ? FinishReason::kStop : FinishReason::kCancelled;
+      ended_.push_back(sequence);
+    }
+  }
+  if (outgoing_.empty()) return false;
+  outgoing_.clear();
+  Publish();
+  return true;
+}
+
+void LlmEngine::EndByVerdict() {
+  for (Sequence* sequence : ended_) Close(sequence, *sequence->verdict);
+  ended_.clear();
+}
+
+// Ends a sequence between two steps. What came of the last one is still delivered; an unfinished
+// part of the prompt's logprobs is of no use.
+void LlmEngine::CloseEarly(Sequence* sequence, FinishReason reason) {
+  if (std::ranges::find(outbox_, sequence) == outbox_.end()) sequence->delta.prompt.clear();
+  Close(sequence, reason);
+}
+
+// Takes a sequence and its pages out of the schedule. It lives on until the ledger has posted it
+// and its sink was told.
+void LlmEngine::Close(Sequence* sequence, FinishReason reason) {
+  ++counts_.requests_finished;
+  if (reason == FinishReason::kCancelled) ++counts_.requests_cancelled;
+  std::erase(outbox_, sequence);
+  sequence->delta.finish = reason;
+  closing_.push_back(scheduler_.Remove(sequence));
+  if (hooks_ != nullptr)
+    hooks_->Finish(sequence->request.id, sequence->usage, reason,
+                   [mail = mail_, order = sequence->order](Result<void> result) {
+                     {
+                       const std::lock_guard lock(mail->mutex);
+                       mail->posted.push_back({order, std::move(result)});
+                     }
+                     mail->wake.notify_all();
+                   });
+  else if (sequence->verdict)
+    Release(sequence);
+  else
+    outbox_.push_back(sequence);
+}
+
+void LlmEngine::Release(Sequence* sequence) {
+  const auto found = std::ranges::find(closing_, sequence, &std::unique_ptr<Sequence>::get);
+  released_.push_back(std::move(*found));
+  closing_.erase(found);
 }
 
 void LlmEngine::Publish() {
   counts_.requests_running = scheduler_.running();
-  counts_.kv_pages_total = scheduler_.pool().count();
-  counts_.kv_pages_used = scheduler_.pool().count() - scheduler_.pool().free_count();
-  const std::lock_guard lock(mutex_);
-  queued_ = scheduler_.waiting() + static_cast<int64_t>(arrived_.size());
-  counts_.requests_waiting = queued_;
-  stats_ = counts_;
-  if (ids_.empty()) idle_.notify_all();
+  counts_.preemptions = scheduler_.preemptions();
+  counts_.kv_pages_total = scheduler_.pages().count();
+  counts_.kv_pages_used = scheduler_.pages().used();
+  counts_.kv_pages_cached = scheduler_.pages().cached();
+  {
+    const std::lock_guard lock(mail_->mutex);
+    waiting_ = scheduler_.waiting();
+    open_places_ = scheduler_.open_places();
+    stats_ = counts_;
+    for (const auto& sequence : released_) {
+      live_.erase(sequence->request.id);
+      std::erase(mail_->to_cancel, sequence->request.id);  // its successor is another request
+    }
+    if (live_.empty()) idle_.notify_all();
+  }
+  released_.clear();  // with their sinks, which may end much else
 }
 
 // `asked`, or `limit` when it is 0; an option above the limit is an error.
@@ -440,21 +542,27 @@ Result<std::unique_ptr<Engine>> StartLlmEngine(std::unique_ptr<device::LoadedPro
   const isa::Program& program = loaded->program();
   TRY_ASSIGN(const Ports ports, Ports::Find(program));
   auto max = [&](int32_t reg) { return program.registers[static_cast<size_t>(reg)].max; };
-  const int64_t kv_positions = loaded->LoadRegister(ports.pages) * isa::kPagePositions;
+  const int64_t pages = loaded->LoadRegister(ports.pages);
   EngineLimits limits;
   SchedulerLimits scheduler;
   limits.vocab_size = static_cast<int32_t>(program.FactOr("vocab_size", 0));
   limits.max_queue = options.max_queue;
   TRY_ASSIGN(limits.max_model_len,
              Limit("max_model_len", options.max_model_len,
-                   std::min({program.FactOr("max_positions", 0), kv_positions,
-                             max(ports.page_entries) * isa::kPagePositions})));
+                   std::min(program.FactOr("max_positions", 0),
+                            std::min(pages, max(ports.page_entries)) * isa::kPagePositions)));
   TRY_ASSIGN(scheduler.max_sequences, Limit("max_num_seqs", options.max_num_seqs,
                                             std::min(max(ports.seqs), max(ports.picked))));
   TRY_ASSIGN(scheduler.max_batch_tokens,
              Limit("max_batch_tokens", options.max_batch_tokens, max(ports.rows)));
+  scheduler.max_sequences = std::min(scheduler.max_sequences, scheduler.max_batch_tokens);
   scheduler.max_picked = static_cast<int32_t>(max(ports.picked));
+  scheduler.max_adjustments = static_cast<int32_t>(max(ports.adjusts));
   scheduler.max_page_entries = static_cast<int32_t>(max(ports.page_entries));
+  scheduler.pages = static_cast<int32_t>(pages);
+  scheduler.prefix_cache = options.prefix_cache;
+  std::random_device entropy;
+  scheduler.hash_seed = uint64_t{entropy()} << 32 | uint64_t{entropy()};
   return std::make_unique<LlmEngine>(std::move(loaded), ports, options, limits, scheduler);
 }
 

@@ -3,166 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <condition_variable>
+#include <cmath>
 #include <limits>
-#include <mutex>
-#include <set>
-#include <thread>
 
-#include "base/rng.h"
-#include "device/cpu/cpu_device.h"
-#include "device/test_program.h"
+#include "engine/test_engine.h"
 #include "isa/sampling.h"
 
 namespace millpower::engine {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr int64_t kSecond = 1'000'000'000;
-constexpr int64_t kContext = 80;  // of the test model: 5 pages
-
-// What one request got.
-struct Output {
-  std::vector<TokenInfo> prompt;
-  std::vector<TokenInfo> tokens;
-  std::optional<FinishReason> finish;
-  std::optional<Error> error;
-  Usage usage;
-  int calls = 0;        // of the sink
-  int calls_after = 0;  // those after the last one it was promised
-};
-
-std::vector<int32_t> Ids(const Output& output) {
-  std::vector<int32_t> ids;
-  for (const TokenInfo& info : output.tokens) ids.push_back(info.token);
-  return ids;
-}
-
-// Ids and the bits of every number, as text that a failed comparison prints well.
-std::string Bits(const std::vector<TokenInfo>& infos) {
-  std::string text;
-  auto add = [&](int32_t token, float logprob) {
-    text += std::to_string(token) + ":" + std::to_string(std::bit_cast<uint32_t>(logprob)) + " ";
-  };
-  for (const TokenInfo& info : infos) {
-    add(info.token, info.logprob);
-    for (const Alternative& alternative : info.top) add(alternative.token, alternative.logprob);
-    text += "| ";
-  }
-  return text;
-}
-
-// Collects what sinks are told. Outlives the engine.
-class Inbox {
- public:
-  using Decide = std::function<Verdict(const Delta&)>;
-
-  Sink For(const std::string& id, Decide decide = {}) {
-    return [this, id, decide = std::move(decide)](const Delta& delta) {
-      const Verdict verdict = decide ? decide(delta) : Verdict::kContinue;
-      const std::lock_guard lock(mutex_);
-      Output& output = outputs_[id];
-      ++output.calls;
-      if (ended_.contains(id)) ++output.calls_after;
-      output.prompt.insert(output.prompt.end(), delta.prompt.begin(), delta.prompt.end());
-      output.tokens.insert(output.tokens.end(), delta.tokens.begin(), delta.tokens.end());
-      output.usage = delta.usage;
-      output.finish = delta.finish;
-      output.error = delta.error;
-      if (delta.finish || verdict != Verdict::kContinue) {
-        ended_.insert(id);
-        changed_.notify_all();
-      }
-      return verdict;
-    };
-  }
-
-  // Waits for the request's end.
-  Output Wait(const std::string& id) {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(
-        changed_.wait_for(lock, std::chrono::seconds(60), [&] { return ended_.contains(id); }))
-        << id << " never ended";
-    return outputs_[id];
-  }
-  Output Get(const std::string& id) {
-    const std::lock_guard lock(mutex_);
-    return outputs_[id];
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, Output> outputs_;
-  std::set<std::string> ended_;
-};
-
-// The real thing, with something else done first: a hook that sees each launch before it starts,
-// on the engine's thread, and may make it fail.
-class HookedProgram final : public device::LoadedProgram {
- public:
-  using Hook = std::function<Result<void>(int64_t step, const device::Launch&)>;
-  HookedProgram(std::unique_ptr<device::LoadedProgram> real, Hook hook)
-      : real_(std::move(real)), hook_(std::move(hook)) {}
-  const isa::Program& program() const override { return real_->program(); }
-  int64_t LoadRegister(int32_t reg) const override { return real_->LoadRegister(reg); }
-  Result<device::Ticket> Submit(const device::Launch& launch,
-                                device::LaunchClass launch_class) override {
-    TRY(hook_(step_++, launch));
-    return real_->Submit(launch, launch_class);
-  }
-  Result<device::Completion> Complete(device::Ticket ticket) override {
-    return real_->Complete(ticket);
-  }
-  std::span<const std::byte> Output(int32_t buffer) const override { return real_->Output(buffer); }
-
- private:
-  const std::unique_ptr<device::LoadedProgram> real_;
-  const Hook hook_;
-  int64_t step_ = 0;
-};
-
-struct Served {
-  std::shared_ptr<device::Device> device;
-  std::unique_ptr<Engine> engine;
-};
-
-Served Serve(const LlmOptions& options = {}, int64_t kv_pages = 30,
-             const HookedProgram::Hook& hook = {}) {
-  static const auto program = device::SoundProgram(device::TestModelText());
-  static const isa::BoundWeights weights = device::RandomWeights(*program, 7);
-  static const std::shared_ptr<device::Device> device = device::cpu::MakeCpuDevice({.threads = 1});
-  auto loaded = device->Load(program, weights, {.kv_pages = kv_pages});
-  CHECK(loaded) << loaded.error().message;
-  if (hook) *loaded = std::make_unique<HookedProgram>(std::move(*loaded), hook);
-  auto engine = StartLlmEngine(std::move(*loaded), options);
-  CHECK(engine) << engine.error().message;
-  return {device, std::move(*engine)};
-}
-
-Request Ask(const std::string& id, std::vector<int32_t> prompt, SamplingParams sampling) {
-  return {.id = id, .caller = "", .prompt = std::move(prompt), .sampling = std::move(sampling)};
-}
-
-const std::vector<int32_t> kPrompt = {3, 1, 4, 1, 5, 9, 2, 6};
-
-SamplingParams Greedy(int32_t max_tokens) {
-  return {.temperature = 0, .max_tokens = max_tokens, .logprobs = 3};
-}
-
-Output RunAlone(Engine& engine, Request request) {
-  Inbox inbox;
-  request.id = "alone";
-  const auto submitted = engine.Submit(request, inbox.For("alone"));
-  EXPECT_TRUE(submitted) << submitted.error().message;
-  const Output output = inbox.Wait("alone");
-  // The id is free again a moment after the last delta.
-  while (engine.Stats().requests_running + engine.Stats().requests_waiting > 0)
-    std::this_thread::yield();
-  return output;
-}
 
 TEST(LlmEngine, TellsItsLimits) {
   const Served served = Serve({.max_queue = 9});
@@ -269,6 +119,24 @@ TEST(LlmEngine, NamesBadParameters) {
       {"max_tokens", [](Request& r) { r.sampling.max_tokens = -1; }},
       {"logprobs", [](Request& r) { r.sampling.logprobs = kMaxTopLogprobs + 1; }},
       {"logprobs", [](Request& r) { r.sampling.logprobs = -2; }},
+      {"min_tokens", [](Request& r) { r.sampling.min_tokens = -1; }},
+      {"min_tokens", [](Request& r) { r.sampling.min_tokens = 5; }},  // of 4 at most
+      {"frequency_penalty", [](Request& r) { r.sampling.frequency_penalty = 2.1f; }},
+      {"frequency_penalty", [&](Request& r) { r.sampling.frequency_penalty = nan; }},
+      {"presence_penalty", [](Request& r) { r.sampling.presence_penalty = -2.1f; }},
+      {"presence_penalty", [&](Request& r) { r.sampling.presence_penalty = nan; }},
+      {"repetition_penalty", [](Request& r) { r.sampling.repetition_penalty = 0; }},
+      {"repetition_penalty", [](Request& r) { r.sampling.repetition_penalty = 2.1f; }},
+      {"repetition_penalty", [&](Request& r) { r.sampling.repetition_penalty = nan; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{device::kTestVocab, 1}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{-1, 1}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, 100.5f}}; }},
+      {"logit_bias", [&](Request& r) { r.sampling.logit_bias = {{3, nan}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, INFINITY}}; }},
+      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, 1}, {4, 1}, {3, 2}}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids = {device::kTestVocab}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids = {-1}; }},
+      {"stop_token_ids", [](Request& r) { r.sampling.stop_token_ids.assign(1025, 1); }},
   };
   for (const auto& [param, spoil] : cases) {
     const Error error = error_of(spoil);
@@ -375,10 +243,11 @@ TEST(LlmEngine, TheSinkCanStopOrCancel) {
 TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step == 5) engine.load()->Cancel("a");  // while step 5 is under way
-    return {};
-  });
+  Served served =
+      Serve({}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+              if (step == 5) engine.load()->Cancel("a");  // while step 5 is under way
+              return {};
+            }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(60)), inbox.For("a")));
   inbox.Wait("a");
@@ -386,7 +255,7 @@ TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
   const Output output = inbox.Get("a");
   EXPECT_EQ(output.finish, FinishReason::kCancelled);
   EXPECT_EQ(output.tokens.size(), 6u);  // steps 0 to 5
-  EXPECT_EQ(output.calls, 7);           // and one that says so
+  EXPECT_EQ(output.calls, 6);           // the last of them says so
   EXPECT_EQ(output.calls_after, 0);
   EXPECT_EQ(output.usage.completion_tokens, 6);
   EXPECT_EQ(served.engine->Stats().requests_cancelled, 1);
@@ -396,14 +265,14 @@ TEST(LlmEngine, CancelEndsARequestWithinOneStep) {
 TEST(LlmEngine, CancelReachesThoseThatWaitAndNobodyElse) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served =
-      Serve({.max_num_seqs = 1}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
+  Served served = Serve(
+      {.max_num_seqs = 1}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
         if (step != 0) return {};
         EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(60)), inbox.For("b")));
         engine.load()->Cancel("b");
         engine.load()->Cancel("nobody");
         return {};
-      });
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(5)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").tokens.size(), 5u);
@@ -417,24 +286,24 @@ TEST(LlmEngine, CancelReachesThoseThatWaitAndNobodyElse) {
 TEST(LlmEngine, ALateCancelIsForgotten) {
   Inbox inbox, second;
   std::atomic<Engine*> engine = nullptr;
-  // "b" is told of a step after "a": when it hears of the step in which "a" ends, "a" is over, and
-  // the engine has not yet looked at what it was asked to cancel during that step.
-  const auto resubmit = [&](const Delta& delta) {
-    if (delta.usage.completion_tokens == 2) {
-      EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(4)), second.For("a")));
-    }
-    return Verdict::kContinue;
-  };
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step == 0) {
-      EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(2)), inbox.For("a")));
-      EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(9)), inbox.For("b", resubmit)));
-    }
-    if (step == 2) engine.load()->Cancel("a");
-    return {};
-  });
+  // "a" ends with step 1; its sink hears of it while step 2, of "b" alone, is under way.
+  Served served =
+      Serve({}, 30,
+            {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+               if (step == 0) {
+                 EXPECT_TRUE(engine.load()->Submit(Ask("b", kPrompt, Greedy(9)), inbox.For("b")));
+               }
+               if (step == 2) engine.load()->Cancel("a");
+               return {};
+             },
+             .complete = [&](int64_t step) -> Result<int64_t> {
+               if (step == 2) {
+                 EXPECT_TRUE(engine.load()->Submit(Ask("a", kPrompt, Greedy(4)), second.For("a")));
+               }
+               return 1;
+             }});
   engine = served.engine.get();
-  ASSERT_TRUE(served.engine->Submit(Ask("first", kPrompt, Greedy(1)), inbox.For("first")));
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(2)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").finish, FinishReason::kLength);
   EXPECT_EQ(inbox.Wait("b").finish, FinishReason::kLength);
   const Output output = second.Wait("a");
@@ -445,13 +314,14 @@ TEST(LlmEngine, ALateCancelIsForgotten) {
 TEST(LlmEngine, AnIdInUseIsRefused) {
   Inbox inbox, other;
   std::atomic<Engine*> engine = nullptr;
-  Served served = Serve({}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
-    if (step != 1) return {};
-    const auto submitted = engine.load()->Submit(Ask("a", kPrompt, Greedy(5)), other.For("a"));
-    EXPECT_FALSE(submitted);
-    EXPECT_EQ(submitted.error().param, "id");
-    return {};
-  });
+  Served served = Serve(
+      {}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+        if (step != 1) return {};
+        const auto submitted = engine.load()->Submit(Ask("a", kPrompt, Greedy(5)), other.For("a"));
+        EXPECT_FALSE(submitted);
+        EXPECT_EQ(submitted.error().param, "id");
+        return {};
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(5)), inbox.For("a")));
   EXPECT_EQ(inbox.Wait("a").tokens.size(), 5u);
@@ -463,7 +333,7 @@ TEST(LlmEngine, OneMoreThanTheQueueHoldsIsRefused) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
   Served served = Serve({.max_num_seqs = 1, .max_queue = 2}, 30,
-                        [&](int64_t step, const device::Launch&) -> Result<void> {
+                        {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
                           if (step != 1) return {};  // "a" runs, nobody waits
                           for (const char* id : {"b", "c", "d"}) {
                             const auto submitted =
@@ -474,12 +344,34 @@ TEST(LlmEngine, OneMoreThanTheQueueHoldsIsRefused) {
                             EXPECT_THAT(submitted.error().message, HasSubstr("2 requests"));
                           }
                           return {};
-                        });
+                        }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(4)), inbox.For("a")));
   for (const char* id : {"a", "b", "c"}) EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength);
   served.engine->Drain(kSecond);
   EXPECT_EQ(inbox.Get("d").calls, 0);
+}
+
+// A request that finds a place at once does not count as waiting, whatever the queue.
+TEST(LlmEngine, TheQueueHoldsOnlyThoseWithoutAPlace) {
+  Inbox inbox;
+  std::atomic<Engine*> engine = nullptr;
+  Served served = Serve({.max_num_seqs = 4, .max_queue = 0}, 30,
+                        {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+                          if (step != 0) return {};
+                          for (const char* id : {"b", "c", "d", "e"}) {
+                            const auto submitted =
+                                engine.load()->Submit(Ask(id, kPrompt, Greedy(2)), inbox.For(id));
+                            EXPECT_EQ(submitted.has_value(), *id != 'e') << id;
+                          }
+                          EXPECT_EQ(engine.load()->Stats().requests_running, 1);
+                          EXPECT_EQ(engine.load()->Stats().requests_waiting, 3);
+                          return {};
+                        }});
+  engine = served.engine.get();
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
+  for (const char* id : {"a", "b", "c", "d"})
+    EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength);
 }
 
 TEST(LlmEngine, SeedsDecide) {
@@ -498,14 +390,15 @@ TEST(LlmEngine, SeedsDecide) {
 // depend on how the prompt came about.
 TEST(LlmEngine, DrawsAreNumberedByTheOutput) {
   std::vector<int32_t> counters;
-  const Served served = Serve({}, 30, [&](int64_t, const device::Launch& launch) -> Result<void> {
-    const auto program = device::SoundProgram(device::TestModelText());
-    const auto& words = launch.inputs[static_cast<size_t>(program->FindBuffer("sampling"))];
-    counters.push_back(words[isa::kSampleCounter]);
-    EXPECT_EQ(words[isa::kSampleSeedLow], 7);
-    EXPECT_EQ(words[isa::kSampleSeedHigh], 9);
-    return {};
-  });
+  const Served served = Serve(
+      {}, 30, {.submit = [&](int64_t, const device::Launch& launch) -> Result<void> {
+        const auto program = device::SoundProgram(device::TestModelText());
+        const auto& words = launch.inputs[static_cast<size_t>(program->FindBuffer("sampling"))];
+        counters.push_back(words[isa::kSampleCounter]);
+        EXPECT_EQ(words[isa::kSampleSeedLow], 7);
+        EXPECT_EQ(words[isa::kSampleSeedHigh], 9);
+        return {};
+      }});
   RunAlone(*served.engine, Ask("", kPrompt, {.seed = uint64_t{9} << 32 | 7, .max_tokens = 4}));
   EXPECT_EQ(counters, (std::vector<int32_t>{0, 1, 2, 3}));
 }
@@ -600,11 +493,11 @@ TEST(LlmEngine, DrainLetsTheLiveOnesFinish) {
   served.engine->Drain(kSecond);
 }
 
-HookedProgram::Hook Slowly() {
-  return [](int64_t, const device::Launch&) -> Result<void> {
+Hooked Slowly() {
+  return {.submit = [](int64_t, const device::Launch&) -> Result<void> {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return {};
-  };
+  }};
 }
 
 TEST(LlmEngine, DrainCancelsWhatIsLeftAfterItsTime) {
@@ -638,15 +531,15 @@ TEST(LlmEngine, DestructionCancelsWhatIsLive) {
 TEST(LlmEngine, ADeviceThatFailsEndsItsRequestsAndNoOthers) {
   Inbox inbox;
   std::atomic<Engine*> engine = nullptr;
-  Served served =
-      Serve({.max_num_seqs = 2}, 30, [&](int64_t step, const device::Launch&) -> Result<void> {
+  Served served = Serve(
+      {.max_num_seqs = 2}, 30, {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
         for (const char* id : {"b", "c"}) {
           if (step != 0) break;
           EXPECT_TRUE(engine.load()->Submit(Ask(id, kPrompt, Greedy(9)), inbox.For(id)));
         }
         if (step == 3) return Fail(ErrorCode::kIo, "the chip caught fire");
         return {};
-      });
+      }});
   engine = served.engine.get();
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
   for (const char* id : {"a", "b"}) {
@@ -663,209 +556,6 @@ TEST(LlmEngine, ADeviceThatFailsEndsItsRequestsAndNoOthers) {
   served.engine->Drain(kSecond);
   EXPECT_EQ(served.engine->Stats().kv_pages_used, 0);
   EXPECT_EQ(served.engine->Stats().requests_finished, 3);
-}
-
-// --- results do not depend on company ---
-
-// A request and when it comes: at a step of the engine, or as soon as it has nothing to do.
-struct Arrival {
-  Request request;
-  int64_t step = 0;
-  int64_t cancel_step = -1;
-  int64_t stop_after = -1;  // tokens, by verdict
-};
-
-// Sends the arrivals to an engine with these limits. Everything that happens is decided by steps,
-// so that a failing seed fails again.
-class Traffic {
- public:
-  Traffic(std::vector<Arrival> arrivals, const LlmOptions& options, int64_t kv_pages)
-      : arrivals_(std::move(arrivals)) {
-    served_ = Serve(options, kv_pages, [this](int64_t step, const device::Launch& launch) {
-      rows_ += launch.registers[0];
-      SendUpTo(step);
-      for (const Arrival& arrival : arrivals_)
-        if (arrival.cancel_step == step) served_.engine->Cancel(arrival.request.id);
-      return Result<void>();
-    });
-  }
-
-  // All outputs, by id.
-  std::map<std::string, Output> Run() {
-    std::map<std::string, Output> outputs;
-    for (;;) {
-      size_t sent = 0;
-      {
-        const std::lock_guard lock(mutex_);
-        sent = next_;
-      }
-      for (size_t i = 0; i < sent; ++i) {
-        const std::string& id = arrivals_[i].request.id;
-        outputs[id] = inbox_.Wait(id);
-      }
-      // The hook may have sent more meanwhile.
-      const std::lock_guard lock(mutex_);
-      if (next_ > sent) continue;
-      if (next_ == arrivals_.size()) break;
-      Send();
-    }
-    served_.engine->Drain(60 * kSecond);
-    stats_ = served_.engine->Stats();
-    for (auto& [id, output] : outputs) output = inbox_.Get(id);
-    return outputs;
-  }
-
-  const EngineStats& stats() const { return stats_; }
-  int64_t rows() const { return rows_; }
-
- private:
-  void SendUpTo(int64_t step) {
-    const std::lock_guard lock(mutex_);
-    while (next_ < arrivals_.size() && arrivals_[next_].step <= step) Send();
-  }
-  void Send() {
-    const Arrival& arrival = arrivals_[next_++];
-    const auto decide = [stop = arrival.stop_after](const Delta& delta) {
-      return delta.usage.completion_tokens == stop ? Verdict::kStop : Verdict::kContinue;
-    };
-    const auto submitted =
-        served_.engine->Submit(arrival.request, inbox_.For(arrival.request.id, decide));
-    EXPECT_TRUE(submitted) << submitted.error().message;
-  }
-
-  const std::vector<Arrival> arrivals_;  // in order of their steps
-  Inbox inbox_;
-  std::mutex mutex_;
-  size_t next_ = 0;
-  std::atomic<int64_t> rows_ = 0;
-  EngineStats stats_;
-  Served served_;  // last: stops first
-};
-
-std::vector<int32_t> RandomPrompt(Rng& rng, int64_t size) {
-  std::vector<int32_t> prompt;
-  for (int64_t i = 0; i < size; ++i)
-    prompt.push_back(static_cast<int32_t>(rng.Below(device::kTestVocab)));
-  return prompt;
-}
-
-TEST(Company, ChangesNothing) {
-  Rng rng(1);
-  std::vector<Arrival> arrivals;
-  std::map<std::string, Output> alone;
-  const Served reference = Serve();
-  int64_t computed = 0;
-  for (int i = 0; i < 6; ++i) {
-    const std::string id = std::to_string(i);
-    SamplingParams params{.temperature = i % 2 == 0 ? 0.0f : 1.0f,
-                          .seed = 40u + static_cast<uint64_t>(i),
-                          .max_tokens = 45,
-                          .logprobs = 4};
-    arrivals.push_back({Ask(id, RandomPrompt(rng, 5 + 5 * i), params)});
-    alone[id] = RunAlone(*reference.engine, arrivals.back().request);
-    computed += 5 + 5 * i + 44;
-  }
-  struct Limits {
-    LlmOptions options;
-    int64_t pages;
-    bool preempts;
-  };
-  for (const Limits& limits : {Limits{{}, 30, false},
-                               {{.max_batch_tokens = 3}, 30, false},
-                               {{.max_batch_tokens = 1}, 30, false},
-                               {{.max_num_seqs = 2}, 30, false},
-                               {{}, 9, true},
-                               {{}, 5, true},
-                               {{.max_batch_tokens = 5}, 5, true}}) {
-    SCOPED_TRACE(std::to_string(limits.options.max_batch_tokens) + " tokens, " +
-                 std::to_string(limits.options.max_num_seqs) + " sequences, " +
-                 std::to_string(limits.pages) + " pages");
-    Traffic traffic(arrivals, limits.options, limits.pages);
-    for (const auto& [id, output] : traffic.Run()) {
-      EXPECT_EQ(output.finish, FinishReason::kLength);
-      EXPECT_EQ(Bits(output.tokens), Bits(alone[id].tokens)) << "request " << id;
-    }
-    EXPECT_EQ(traffic.stats().kv_pages_used, 0);
-    EXPECT_EQ(traffic.stats().prompt_tokens, 6 * 5 + 5 * 15);
-    EXPECT_EQ(traffic.stats().generated_tokens, 6 * 45);
-    if (limits.preempts)
-      EXPECT_GT(traffic.rows(), computed);  // some of it twice
-    else
-      EXPECT_EQ(traffic.rows(), computed);
-  }
-}
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kSchedules = 150;
-#else
-constexpr uint64_t kSchedules = 2000;
-#endif
-
-TEST(Company, ChangesNothingOnRandomSchedules) {
-  const Served reference = Serve();
-  for (uint64_t seed = 1; seed <= kSchedules; ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    Rng rng(seed);
-    auto pick = [&](int64_t low, int64_t high) {
-      return low + static_cast<int64_t>(rng.Below(static_cast<uint64_t>(high - low + 1)));
-    };
-    std::vector<Arrival> arrivals;
-    std::map<std::string, Output> alone;
-    int64_t step = 0;
-    for (int64_t i = pick(1, 8); i > 0; --i) {
-      Arrival arrival;
-      const std::string id = std::to_string(arrivals.size());
-      const int64_t size = pick(1, pick(1, kContext - 1));
-      SamplingParams params;
-      params.temperature = rng.Below(2) == 0 ? 0.0f : rng.Uniform(0.2f, 2.0f);
-      params.top_k = rng.Below(2) == 0 ? 0 : static_cast<int32_t>(pick(1, 70));
-      params.top_p = rng.Below(2) == 0 ? 1.0f : rng.Uniform(0.05f, 1.0f);
-      params.min_p = rng.Below(3) == 0 ? rng.Uniform(0.0f, 0.5f) : 0.0f;
-      params.seed = rng.Next();
-      params.max_tokens = static_cast<int32_t>(pick(0, 60));
-      params.logprobs = static_cast<int32_t>(pick(-1, 3));
-      params.prompt_logprobs = rng.Below(3) == 0;
-      if (rng.Below(3) == 0) params.stop_token_ids = {static_cast<int32_t>(rng.Below(64))};
-      arrival.request = Ask(id, RandomPrompt(rng, size), params);
-      arrival.step = step += static_cast<int64_t>(rng.Below(2)) * pick(0, 20);
-      if (rng.Below(5) == 0) arrival.cancel_step = arrival.step + pick(0, 20);
-      if (rng.Below(5) == 0) arrival.stop_after = pick(1, 20);
-      alone[id] = RunAlone(*reference.engine, arrival.request);
-      arrivals.push_back(arrival);
-    }
-    Traffic traffic(arrivals,
-                    {.max_num_seqs = static_cast<int32_t>(pick(1, 6)),
-                     .max_batch_tokens = static_cast<int32_t>(pick(1, pick(1, 32)))},
-                    pick(5, pick(5, 30)));
-    const auto outputs = traffic.Run();
-    ASSERT_EQ(outputs.size(), arrivals.size());
-    for (const Arrival& arrival : arrivals) {
-      const std::string& id = arrival.request.id;
-      SCOPED_TRACE("request " + id);
-      const Output& output = outputs.at(id);
-      const Output& expected = alone[id];
-      ASSERT_EQ(output.calls_after, 0);
-      ASSERT_EQ(output.usage.completion_tokens, std::ssize(output.tokens));
-      // What was cut short is the beginning of the whole.
-      const bool stopped = !output.finish.has_value();
-      if (stopped) {
-        ASSERT_EQ(std::ssize(output.tokens), arrival.stop_after);
-      } else if (output.finish == FinishReason::kCancelled) {
-        ASSERT_GE(arrival.cancel_step, 0);
-        ASSERT_LE(output.tokens.size(), expected.tokens.size());
-      } else {
-        ASSERT_EQ(output.finish, expected.finish);
-        ASSERT_EQ(output.tokens.size(), expected.tokens.size());
-        ASSERT_EQ(Bits(output.prompt), Bits(expected.prompt));
-      }
-      const std::vector<TokenInfo> beginning(expected.tokens.begin(),
-                                             expected.tokens.begin() + std::ssize(output.tokens));
-      ASSERT_EQ(Bits(output.tokens), Bits(beginning));
-    }
-    ASSERT_EQ(traffic.stats().kv_pages_used, 0);
-    ASSERT_EQ(traffic.stats().requests_finished, std::ssize(arrivals));
-    ASSERT_EQ(traffic.stats().requests_running + traffic.stats().requests_waiting, 0);
-  }
 }
 
 }  // namespace

@@ -1,95 +1,118 @@
 // Which sequences take part in the next step, and with how many tokens. Pure bookkeeping: no
 // device, no clock, no threads.
+//
+// Places. A sequence that runs has pages for all its tokens and a place in every step. The next
+// free place goes to the highest class; within it, to the caller who has the fewest running, then
+// to the one who has been given the fewest rows, then in order of arrival. A newcomer must leave
+// every running sequence a page to grow into, or it would only come to give way again. What does
+// not fit holds up the line behind it, so that small requests do not keep a large one out. Batch
+// sequences give their places and pages up to others that wait.
+//
+// Steps. Every running sequence's next token goes first. Prompts share what is left of the step,
+// by class, then the caller's rows so far, then arrival. Everyone gets a row at least, and takes at
+// most half of what is left while another of its class comes after it: neither a long prompt nor
+// many short ones stop the others.
+//
+// Memory. When a sequence needs a page and there is none, one gives way: of the lowest class, the
+// last come of the caller who holds the most pages. Only a sequence that has grown asks for pages
+// and its tokens stay, so that this ends.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/page_pool.h"
+#include "engine/kv_pages.h"
+#include "engine/sequence.h"
 
 namespace millpower::engine {
 
-// A request on its way. `tokens` is the prompt and then the output; the KV pages hold the first
-// `computed` of them. Preemption drops the pages and sets `computed` to 0: the tokens stay, and
-// computing them again gives the same bits.
-struct Sequence {
-  Request request;
-  Sink sink;
-  uint64_t seed = 0;
-  int64_t order = 0;  // of arrival
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> pages;
-  int32_t prompt_size = 0;
-  int32_t computed = 0;
-  int32_t prompt_counted = 0;  // prompt tokens in the statistics: once, however often computed
-  int32_t prompt_logprobs_done = 0;  // prompt positions whose logprobs have been collected
-  Delta delta;                       // being put together in this step
-  bool cancelled = false;
-
-  int32_t size() const { return static_cast<int32_t>(tokens.size()); }
-  int32_t pending() const { return size() - computed; }
-  int32_t generated() const { return size() - prompt_size; }
-};
-
-// Tokens [computed, computed + count) of a sequence, to be computed in this step.
-struct Share {
-  Sequence* sequence = nullptr;
-  int32_t count = 0;
-  int32_t picked = 0;      // how many of the last rows want logits; 0 in the middle of a prompt
-  bool completes = false;  // reaches the end of `tokens`, so that a token is sampled
-};
-
 struct SchedulerLimits {
-  int32_t max_sequences = 1;     // in one step
-  int32_t max_batch_tokens = 1;  // in one step
-  int32_t max_picked = 1;        // rows with logits in one step
-  int32_t max_page_entries = 1;  // pages listed in one step
+  // In one step. There are no more places than rows, so that every sequence moves in every step.
+  int32_t max_sequences = 1;     // <= max_batch_tokens, max_picked
+  int32_t max_batch_tokens = 1;  // rows
+  int32_t max_picked = 1;        // rows with logits
+  int32_t max_adjustments = 0;   // >= those of any one sequence
+  int32_t max_page_entries = 1;  // pages listed, >= those of a whole context
+  int32_t pages = 1;             // of the KV cache, >= those of a whole context
+  bool prefix_cache = true;
+  uint64_t hash_seed = 0;
+};
+
+// Whoever has live requests of one class.
+struct Caller {
+  Priority priority{};
+  std::string name;
+  std::deque<std::unique_ptr<Sequence>> waiting;  // in order of arrival
+  int32_t running = 0;                            // sequences
+  int64_t pages = 0;                              // of those; shared ones count for each
+  int64_t rows = 0;  // given so far; a newcomer starts at the least of its class
 };
 
 // Not thread-safe; used by the engine's thread.
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, int32_t pages) : limits_(limits), pool_(pages) {}
+  explicit Scheduler(const SchedulerLimits& limits);
 
-  void Add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
+  void Add(std::unique_ptr<Sequence> sequence);
 
-  // The shares of the next step; empty when nothing is left to do. First every running sequence
-  // that only needs its next token, then the prompts in order of arrival, in chunks, as far as
-  // the step's budget goes. When pages run out, the sequence that came last gives up its own and
-  // waits; the first in line always goes on, because the pool holds at least one whole context.
+  // The shares of the next step; empty when nothing can be done now. Sequences that are blocked
+  // keep their places.
   const std::vector<Share>& Plan();
 
-  // Takes a finished sequence out and its pages back.
+  // A share has been computed: counts its tokens, and makes their pages findable.
+  void Computed(const Share& share);
+
+  // Takes a sequence out and its pages back.
   std::unique_ptr<Sequence> Remove(Sequence* sequence);
 
-  // The live sequence of a request, or null.
+  // The live sequence of a request or of an order of arrival, or null.
   Sequence* Find(const std::string& id) const;
+  Sequence* Find(int64_t order) const;
   // All live sequences, running before waiting.
   std::vector<Sequence*> Live() const;
 
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
-  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t waiting() const { return waiting_; }
+  // Sequences that could come and get a place at once.
+  int64_t open_places() const { return memory_is_short_ ? 0 : limits_.max_sequences - running(); }
   int64_t preemptions() const { return preemptions_; }
-  const PagePool& pool() const { return pool_; }
+  const KvPages& pages() const { return pages_; }
 
  private:
+  void Grow();
+  bool HoldPages(Sequence& sequence);
   void Admit();
-  // Plans `count` more tokens of a running sequence; false when it had to give way.
-  bool Grant(Sequence* sequence, int32_t count);
-  // Makes room for `sequence` to hold `tokens` tokens, preempting those that came after it.
-  bool Reserve(Sequence* sequence, int32_t tokens);
+  Sequence* NextInLine();
+  bool WaitsForLeader(Sequence& sequence) const;
+  bool FindLeader(Sequence& sequence) const;
+  bool Join(Sequence* sequence);
+  bool MakeRoom(const Sequence& sequence, int32_t new_pages);
+  void ShareOut();
+  void Grant(Sequence& sequence, int32_t count, int32_t followers);
+  Sequence* Victim() const;
   void Preempt(Sequence* victim);
+  void LetGo(Sequence& sequence);
+  std::unique_ptr<Sequence> TakeRunning(Sequence* sequence);
 
   const SchedulerLimits limits_;
-  PagePool pool_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;  // in order of arrival
-  std::vector<Share> shares_;
-  int32_t tokens_left_ = 0, picked_left_ = 0, entries_left_ = 0;  // of the step being planned
+  KvPages pages_;
+  std::map<std::pair<Priority, std::string>, Caller> callers_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+  int64_t waiting_ = 0;
+  int64_t entries_ = 0;  // pages of running sequences; shared ones count for each
+  int64_t step_ = 0;
   int64_t preemptions_ = 0;
+  bool memory_is_short_ = false;  // somebody waits for pages
+  // Of the step being planned.
+  std::vector<Share> shares_;
+  std::vector<Sequence*> line_;
+  int32_t rows_left_ = 0, picked_left_ = 0, adjustments_left_ = 0;
 };
 
 }  // namespace millpower::engine

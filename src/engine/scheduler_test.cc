@@ -2,183 +2,422 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <set>
 
 #include "base/rng.h"
-#include "isa/layout.h"
 
 namespace millpower::engine {
 namespace {
 
-int32_t PagesOf(int32_t tokens) {
-  const auto page = static_cast<int32_t>(isa::kPagePositions);
-  return (tokens + page - 1) / page;
-}
+using Planned = std::vector<std::array<int64_t, 3>>;
+
+struct Asked {
+  int32_t prompt = 1;  // tokens; unlike those of all others, unless `same` says whose they are
+  int32_t max_tokens = 1;
+  std::string caller{};
+  Priority priority = Priority::kStandard;
+  bool prompt_logprobs = false;
+  int64_t same = -1;
+  int32_t adjustments = 0;
+};
 
 // A Scheduler, and a model that takes part in every step it plans.
 class Steps {
  public:
-  Steps(const SchedulerLimits& limits, int32_t pages) : scheduler(limits, pages) {}
+  explicit Steps(const SchedulerLimits& limits) : scheduler(limits) {}
 
-  Sequence* Add(int32_t prompt_size, int32_t max_tokens, bool prompt_logprobs = false) {
+  Sequence* Add(const Asked& asked) {
     auto sequence = std::make_unique<Sequence>();
-    sequence->request.id = std::to_string(next_order_);
-    sequence->request.sampling.max_tokens = max_tokens;
-    sequence->request.sampling.prompt_logprobs = prompt_logprobs;
-    sequence->tokens.assign(static_cast<size_t>(prompt_size), 1);
-    sequence->prompt_size = prompt_size;
+    Request& request = sequence->request;
+    request.id = std::to_string(next_order_);
+    request.caller = asked.caller;
+    request.priority = asked.priority;
+    request.sampling.max_tokens = asked.max_tokens;
+    request.sampling.prompt_logprobs = asked.prompt_logprobs;
+    for (int32_t token = 0; token < asked.adjustments; ++token)
+      request.sampling.logit_bias.push_back({token, 1});
+    sequence->adjustments = Adjustments(request, {}, 1 << 20);
+    const int64_t kind = asked.same < 0 ? next_order_ : asked.same;
+    sequence->tokens.assign(static_cast<size_t>(asked.prompt), static_cast<int32_t>(10 + kind));
+    sequence->prompt_size = asked.prompt;
     sequence->order = next_order_++;
     Sequence* const added = sequence.get();
     scheduler.Add(std::move(sequence));
     return added;
   }
 
-  // Plans a step and computes it. What was planned, by order of arrival: tokens and picked rows.
-  std::vector<std::array<int64_t, 3>> Run() { return Compute(scheduler.Plan()); }
+  // Plans a step and computes it. What was planned: order of arrival, tokens and picked rows.
+  Planned Run() { return Compute(scheduler.Plan()); }
 
-  std::vector<std::array<int64_t, 3>> Compute(const std::vector<Share> shares) {
-    std::vector<std::array<int64_t, 3>> planned;
+  Planned Compute(const std::vector<Share> shares) {
+    Planned planned;
     for (const Share& share : shares) {
       Sequence& sequence = *share.sequence;
       planned.push_back({sequence.order, share.count, share.picked});
-      sequence.computed += share.count;
+      scheduler.Computed(share);
       if (share.picked > 1 || sequence.request.sampling.prompt_logprobs)
         sequence.prompt_logprobs_done = std::max(
             sequence.prompt_logprobs_done, std::min(sequence.computed, sequence.prompt_size - 1));
       EXPECT_EQ(share.completes, sequence.computed == sequence.size());
       if (!share.completes) continue;
       sequence.tokens.push_back(2);
-      if (sequence.generated() >= sequence.request.sampling.max_tokens) scheduler.Remove(&sequence);
+      if (sequence.generated() >= sequence.request.sampling.max_tokens) {
+        finished.push_back(sequence.order);
+        scheduler.Remove(&sequence);
+      }
     }
     return planned;
   }
 
   Scheduler scheduler;
+  std::vector<int64_t> finished;  // in order
 
  private:
   int64_t next_order_ = 0;
 };
 
-using Planned = std::vector<std::array<int64_t, 3>>;
+SchedulerLimits Limits(int32_t sequences, int32_t rows, int32_t pages, int32_t picked = 99) {
+  return {.max_sequences = sequences,
+          .max_batch_tokens = rows,
+          .max_picked = picked,
+          .max_adjustments = 100,
+          .max_page_entries = 9999,
+          .pages = pages,
+          .prefix_cache = true,
+          .hash_seed = 1};
+}
 
 TEST(Scheduler, CutsAPromptIntoChunksOfTheBudget) {
-  Steps steps({.max_sequences = 4, .max_batch_tokens = 8, .max_picked = 4, .max_page_entries = 99},
-              10);
-  steps.Add(20, 3);
+  Steps steps(Limits(4, 8, 10));
+  steps.Add({.prompt = 20, .max_tokens = 3});
   EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 4, 1}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}}));
   EXPECT_EQ(steps.Run(), Planned{});
-  EXPECT_EQ(steps.scheduler.pool().free_count(), 10);
+  EXPECT_EQ(steps.scheduler.pages().used(), 0);
 }
 
 TEST(Scheduler, NextTokensGoBeforePrompts) {
-  Steps steps({.max_sequences = 4, .max_batch_tokens = 8, .max_picked = 4, .max_page_entries = 99},
-              40);
-  steps.Add(100, 2);
+  Steps steps(Limits(4, 8, 40));
+  steps.Add({.prompt = 100, .max_tokens = 2});
   EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}}));
-  steps.Add(1, 50);
-  steps.Add(3, 50);
-  // A prompt of one token is like a next token; the long prompt came before the other.
-  EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 7, 0}}));
-  for (int i = 0; i < 12; ++i) EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 7, 0}})) << i;
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}, {2, 3, 1}}));
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}, {2, 1, 1}}));
+  steps.Add({.prompt = 1, .max_tokens = 50, .priority = Priority::kBatch});
+  for (int i = 0; i < 13; ++i) EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 7, 0}})) << i;
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
 }
 
-TEST(Scheduler, PromptsShareTheBudgetInOrderOfArrival) {
-  Steps steps({.max_sequences = 4, .max_batch_tokens = 10, .max_picked = 4, .max_page_entries = 99},
-              40);
-  for (int i = 0; i < 3; ++i) steps.Add(6, 9);
-  EXPECT_EQ(steps.Run(), (Planned{{0, 6, 1}, {1, 4, 0}}));
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 2, 1}, {2, 6, 1}}));
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}, {2, 1, 1}}));
+// Half of what is left for each while another comes after it, the rest to the first.
+TEST(Scheduler, PromptsShareAStep) {
+  Steps steps(Limits(4, 16, 40));
+  steps.Add({.prompt = 100});
+  steps.Add({.prompt = 3});
+  steps.Add({.prompt = 100});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}, {1, 3, 1}, {2, 5, 0}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}, {2, 8, 0}}));
+  steps.Add({.prompt = 4});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 8, 0}, {2, 4, 0}, {3, 4, 1}}));
+}
+
+TEST(Scheduler, ShortPromptsLeaveTheirRestToTheFirst) {
+  Steps steps(Limits(4, 16, 40));
+  steps.Add({.prompt = 100});
+  steps.Add({.prompt = 2});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 14, 0}, {1, 2, 1}}));
+}
+
+TEST(Scheduler, HigherClassesPromptsGoFirst) {
+  Steps steps(Limits(4, 10, 40));
+  steps.Add({.prompt = 100, .priority = Priority::kBatch});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 10, 0}}));
+  steps.Add({.prompt = 100, .priority = Priority::kStandard});
+  steps.Add({.prompt = 18, .priority = Priority::kInteractive});
+  EXPECT_EQ(steps.Run(), (Planned{{2, 8, 0}, {1, 1, 0}, {0, 1, 0}}));  // a row for everyone
+  EXPECT_EQ(steps.Run(), (Planned{{2, 8, 0}, {1, 1, 0}, {0, 1, 0}}));
+  EXPECT_EQ(steps.Run(), (Planned{{2, 2, 1}, {1, 7, 0}, {0, 1, 0}}));
 }
 
 TEST(Scheduler, RunsNoMoreSequencesThanTheLimit) {
-  Steps steps({.max_sequences = 2, .max_batch_tokens = 99, .max_picked = 2, .max_page_entries = 99},
-              40);
-  for (int i = 0; i < 3; ++i) steps.Add(5, 2);
+  Steps steps(Limits(2, 99, 40));
+  for (int i = 0; i < 3; ++i) steps.Add({.prompt = 5, .max_tokens = 2});
+  EXPECT_EQ(steps.scheduler.open_places(), 2);
   EXPECT_EQ(steps.Run(), (Planned{{0, 5, 1}, {1, 5, 1}}));
   EXPECT_EQ(steps.scheduler.running(), 2);
   EXPECT_EQ(steps.scheduler.waiting(), 1);
+  EXPECT_EQ(steps.scheduler.open_places(), 0);
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
   EXPECT_EQ(steps.Run(), (Planned{{2, 5, 1}}));
 }
 
+// --- fairness ---
+
+TEST(Scheduler, AHundredRequestsOfOneCallerDoNotKeepOutAnothers) {
+  Steps steps(Limits(4, 16, 400));
+  for (int i = 0; i < 100; ++i) steps.Add({.prompt = 8, .max_tokens = 4, .caller = "many"});
+  steps.Run();
+  steps.Add({.prompt = 8, .max_tokens = 4, .caller = "one"});  // number 100
+  while (steps.finished.empty() || steps.finished.back() != 100) {
+    ASSERT_LT(steps.finished.size(), 9u);
+    steps.Run();
+  }
+}
+
+TEST(Scheduler, PlacesAreSharedBetweenCallers) {
+  Steps steps(Limits(4, 64, 400));
+  for (int i = 0; i < 20; ++i) steps.Add({.prompt = 4, .max_tokens = 50, .caller = "a"});
+  for (int i = 0; i < 20; ++i) steps.Add({.prompt = 4, .max_tokens = 50, .caller = "b"});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 4, 1}, {1, 4, 1}, {20, 4, 1}, {21, 4, 1}}));
+}
+
+// With one place, callers take turns by the rows they were given: one with prompts four times as
+// long gets a turn for every four of the other's.
+TEST(Scheduler, TurnsGoByRows) {
+  Steps steps(Limits(1, 64, 400));
+  for (int i = 0; i < 8; ++i) steps.Add({.prompt = 40, .caller = "long"});
+  for (int i = 0; i < 40; ++i) steps.Add({.prompt = 10, .caller = "short"});
+  int64_t rows[2] = {0, 0};
+  for (int i = 0; i < 40; ++i)
+    for (const auto& [order, count, picked] : steps.Run()) rows[order < 8 ? 0 : 1] += count;
+  EXPECT_LE(std::abs(rows[0] - rows[1]), 40) << rows[0] << " and " << rows[1];
+}
+
+TEST(Scheduler, ANewCallerStartsWhereTheOthersAre) {
+  Steps steps(Limits(1, 64, 400));
+  for (int i = 0; i < 60; ++i) steps.Add({.prompt = 10, .caller = "old"});
+  for (int i = 0; i < 30; ++i) steps.Run();
+  for (int i = 0; i < 60; ++i) steps.Add({.prompt = 10, .caller = "new"});
+  int64_t turns[2] = {0, 0};
+  for (int i = 0; i < 20; ++i) ++turns[steps.Run()[0][0] < 60 ? 0 : 1];
+  EXPECT_NEAR(static_cast<double>(turns[0]), 10, 1);  // no arrears to be made up for
+}
+
+TEST(Scheduler, PromptsOfTwoCallersMoveAtTheSamePace) {
+  Steps steps(Limits(8, 16, 400));
+  for (int i = 0; i < 6; ++i) steps.Add({.prompt = 100, .caller = "six"});
+  Sequence* const one = steps.Add({.prompt = 100, .caller = "one"});
+  int64_t of_six = 0;
+  for (int i = 0; i < 10; ++i)
+    for (const auto& [order, count, picked] : steps.Run()) of_six += order < 6 ? count : 0;
+  EXPECT_GE(one->computed, 50) << of_six;  // of 160
+}
+
+TEST(Scheduler, HigherClassesGetTheNextPlace) {
+  Steps steps(Limits(1, 64, 400));
+  steps.Add({.prompt = 4, .max_tokens = 3});
+  steps.Run();
+  steps.Add({.priority = Priority::kBatch});
+  steps.Add({.priority = Priority::kStandard});
+  steps.Add({.priority = Priority::kInteractive});
+  while (!steps.Run().empty()) {
+  }
+  EXPECT_EQ(steps.finished, (std::vector<int64_t>{0, 3, 2, 1}));
+}
+
+TEST(Scheduler, BatchWorkGivesUpItsPlaces) {
+  Steps steps(Limits(2, 64, 400));
+  Sequence* const first = steps.Add({.prompt = 40, .max_tokens = 9, .priority = Priority::kBatch});
+  steps.Add({.prompt = 40, .max_tokens = 9, .priority = Priority::kBatch});
+  steps.Run();
+  steps.Run();
+  steps.Add({.prompt = 4, .max_tokens = 2});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {2, 4, 1}}));  // the later of the two gave way
+  EXPECT_EQ(steps.scheduler.preemptions(), 1);
+  steps.Run();
+  // It comes back, and finds most of what it had computed.
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 9, 1}}));
+  EXPECT_FALSE(first->pages.empty());
+  steps.Add({.prompt = 4, .priority = Priority::kBatch});  // waits: it is no better
+  EXPECT_EQ(steps.Run().size(), 2u);
+  EXPECT_EQ(steps.scheduler.preemptions(), 1);
+}
+
+// --- memory ---
+
 TEST(Scheduler, TheLastComeGivesWayWhenPagesRunOut) {
-  Steps steps({.max_sequences = 4, .max_batch_tokens = 99, .max_picked = 4, .max_page_entries = 99},
-              4);
-  steps.Add(31, 20);
-  Sequence* const second = steps.Add(31, 5);
+  Steps steps(Limits(4, 99, 7));
+  steps.Add({.prompt = 31, .max_tokens = 40});
+  Sequence* const second = steps.Add({.prompt = 31, .max_tokens = 40});
   EXPECT_EQ(steps.Run(), (Planned{{0, 31, 1}, {1, 31, 1}}));
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));  // 32 positions: two pages each
-  EXPECT_EQ(steps.scheduler.pool().free_count(), 0);
+  for (int i = 0; i < 17; ++i) EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}})) << i;
+  // 49 tokens each: four pages and three are not there.
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}}));
   EXPECT_EQ(steps.scheduler.preemptions(), 1);
   EXPECT_EQ(second->computed, 0);
   EXPECT_TRUE(second->pages.empty());
-  EXPECT_EQ(second->size(), 33);  // keeps its tokens
+  EXPECT_EQ(second->size(), 49);  // keeps its tokens
   EXPECT_EQ(steps.scheduler.waiting(), 1);
+  EXPECT_EQ(steps.scheduler.open_places(), 0);  // for want of pages
   while (steps.scheduler.Find("0") != nullptr) EXPECT_EQ(steps.Run().size(), 1u);
-  EXPECT_EQ(steps.Run(), (Planned{{1, 33, 1}}));  // all of it again
+  EXPECT_EQ(steps.Run(), (Planned{{1, 17, 1}}));  // its first two pages are still there
   while (!steps.Run().empty()) {
   }
-  EXPECT_EQ(steps.scheduler.pool().free_count(), 4);
+  EXPECT_EQ(steps.scheduler.pages().used(), 0);
   EXPECT_EQ(steps.scheduler.preemptions(), 1);
 }
 
-TEST(Scheduler, OnePreemptedComesBackBeforeThoseThatNeverRan) {
-  Steps steps({.max_sequences = 2, .max_batch_tokens = 99, .max_picked = 4, .max_page_entries = 99},
-              4);
-  steps.Add(32, 20);
-  Sequence* const second = steps.Add(32, 20);
-  Sequence* const third = steps.Add(1, 1);
-  steps.Run();
-  steps.Run();
-  ASSERT_EQ(steps.scheduler.preemptions(), 1);
-  EXPECT_EQ(steps.scheduler.Live()[1], second);
-  EXPECT_EQ(steps.scheduler.Live()[2], third);
+TEST(Scheduler, TheGreediestCallerGivesWay) {
+  Steps steps(Limits(4, 400, 12));
+  steps.Add({.prompt = 47, .max_tokens = 40, .caller = "greedy"});
+  steps.Add({.prompt = 31, .max_tokens = 40, .caller = "greedy"});
+  steps.Add({.prompt = 31, .max_tokens = 40, .caller = "modest"});  // the last come
+  while (steps.scheduler.preemptions() == 0) ASSERT_FALSE(steps.Run().empty());
+  EXPECT_TRUE(steps.scheduler.Find("1")->pages.empty());
 }
 
+TEST(Scheduler, BatchGivesWayBeforeTheGreediest) {
+  Steps steps(Limits(4, 400, 12));
+  steps.Add({.prompt = 31, .max_tokens = 40, .caller = "modest", .priority = Priority::kBatch});
+  steps.Add({.prompt = 47, .max_tokens = 40, .caller = "greedy"});
+  steps.Add({.prompt = 31, .max_tokens = 40, .caller = "greedy"});
+  while (steps.scheduler.preemptions() == 0) ASSERT_FALSE(steps.Run().empty());
+  EXPECT_TRUE(steps.scheduler.Find("0")->pages.empty());
+}
+
+TEST(Scheduler, ANewcomerLeavesRoomToGrow) {
+  Steps steps(Limits(4, 99, 6));
+  steps.Add({.prompt = 40, .max_tokens = 20});  // three pages
+  steps.Add({.prompt = 20, .max_tokens = 20});  // two, and one for each to grow into: seven
+  EXPECT_EQ(steps.Run(), (Planned{{0, 40, 1}}));
+  EXPECT_EQ(steps.scheduler.waiting(), 1);
+  while (!steps.Run().empty()) {
+  }
+  EXPECT_EQ(steps.finished, (std::vector<int64_t>{0, 1}));
+  EXPECT_EQ(steps.scheduler.preemptions(), 0);
+}
+
+TEST(Scheduler, SmallOnesDoNotKeepOutALargeOne) {
+  Steps steps(Limits(8, 99, 10));
+  for (int i = 0; i < 4; ++i) steps.Add({.prompt = 10, .max_tokens = 4});
+  steps.Run();
+  steps.Add({.prompt = 100, .max_tokens = 2});  // number 4
+  for (int i = 0; i < 40; ++i) steps.Add({.prompt = 10, .max_tokens = 4});
+  while (steps.finished.empty() || steps.finished.back() != 4) {
+    ASSERT_LE(steps.finished.size(), 4u);
+    steps.Run();
+  }
+}
+
+TEST(Scheduler, PagesListedAreMemoryToo) {
+  SchedulerLimits limits = Limits(3, 99, 40);
+  limits.max_page_entries = 6;
+  Steps steps(limits);
+  steps.Add({.prompt = 32, .max_tokens = 2});
+  steps.Add({.prompt = 17, .max_tokens = 2});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 32, 1}, {1, 17, 1}}));
+  steps.Add({.prompt = 17, .max_tokens = 2});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{2, 17, 1}}));
+}
+
+// --- rows with logits, adjustments, grants ---
+
 TEST(Scheduler, RowsWithLogitsStayWithinTheirBudget) {
-  Steps steps({.max_sequences = 3, .max_batch_tokens = 99, .max_picked = 4, .max_page_entries = 99},
-              40);
-  steps.Add(10, 3, true);
+  Steps steps(Limits(3, 99, 40, /*picked=*/4));
+  steps.Add({.prompt = 10, .max_tokens = 3, .prompt_logprobs = true});
   EXPECT_EQ(steps.Run(), (Planned{{0, 4, 4}}));
-  steps.Add(7, 9);
-  EXPECT_EQ(steps.Run(), (Planned{{0, 4, 4}}));  // nothing is left for the other's last row
-  EXPECT_EQ(steps.Run(), (Planned{{0, 2, 2}, {1, 7, 1}}));
+  steps.Add({.prompt = 7, .max_tokens = 9});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 3, 3}, {1, 7, 1}}));  // one is left for the other's last row
+  EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 3, 3}}));
   EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
 }
 
-TEST(Scheduler, PagesListedStayWithinTheirBudget) {
-  Steps steps({.max_sequences = 3, .max_batch_tokens = 99, .max_picked = 4, .max_page_entries = 3},
-              40);
-  steps.Add(32, 2);
-  steps.Add(17, 2);
-  EXPECT_EQ(steps.Run(), (Planned{{0, 32, 1}}));
-  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}}));
-  EXPECT_EQ(steps.Run(), (Planned{{1, 17, 1}}));
+TEST(Scheduler, AdjustmentsStayWithinTheirBudgetAndTakeTurns) {
+  Steps steps(Limits(3, 99, 40));  // 100 adjustments
+  for (int i = 0; i < 3; ++i) steps.Add({.prompt = 5, .max_tokens = 6, .adjustments = 40});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 5, 1}, {1, 5, 1}, {2, 4, 0}}));
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {1, 1, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{2, 1, 1}, {0, 1, 1}}));
+  // Those left out last time come first.
+  EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}, {0, 1, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{2, 1, 1}, {0, 1, 1}}));
+}
+
+TEST(Scheduler, OneThatWaitsForItsLedgerKeepsItsPlaceAndStopsNobody) {
+  Steps steps(Limits(2, 99, 40));
+  Sequence* const first = steps.Add({.prompt = 5, .max_tokens = 6});
+  first->granted = 2;
+  steps.Add({.prompt = 5, .max_tokens = 9});
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(steps.Run().size(), 2u);
+  EXPECT_EQ(steps.Run(), (Planned{{1, 1, 1}}));
+  EXPECT_EQ(steps.scheduler.running(), 2);
+  first->granted = 3;
+  EXPECT_EQ(steps.Run().size(), 2u);
+}
+
+// --- prefixes ---
+
+TEST(Scheduler, PromptsThatComeTogetherAreComputedOnce) {
+  Steps steps(Limits(8, 16, 400));
+  for (int i = 0; i < 3; ++i) steps.Add({.prompt = 40, .max_tokens = 5, .same = 0});
+  steps.Add({.prompt = 4, .max_tokens = 5});
+  EXPECT_EQ(steps.Run(), (Planned{{0, 12, 0}, {3, 4, 1}}));
+  EXPECT_EQ(steps.Run(), (Planned{{3, 1, 1}, {0, 15, 0}}));
+  EXPECT_EQ(steps.scheduler.waiting(), 2);
+  EXPECT_GT(steps.scheduler.open_places(), 0);
+  EXPECT_EQ(steps.Run(), (Planned{{3, 1, 1}, {0, 13, 1}}));
+  // 32 of 40 tokens are found.
+  EXPECT_EQ(steps.Run(), (Planned{{0, 1, 1}, {3, 1, 1}, {1, 7, 0}, {2, 7, 0}}));
+  EXPECT_EQ(steps.scheduler.Find("1")->usage.cached_tokens, 32);
+}
+
+TEST(Scheduler, NobodyWaitsForAnothersPrompt) {
+  Steps steps(Limits(8, 64, 400));
+  steps.Add({.prompt = 40, .caller = "a", .same = 0});
+  steps.Add({.prompt = 40, .caller = "b", .same = 0});
+  EXPECT_EQ(steps.Run().size(), 2u);
+}
+
+TEST(Scheduler, NobodyWaitsForALowerClass) {
+  Steps steps(Limits(8, 16, 400));
+  steps.Add({.prompt = 100, .priority = Priority::kBatch, .same = 0});
+  steps.Run();
+  steps.Add({.prompt = 100, .same = 0});
+  EXPECT_EQ(steps.Run(), (Planned{{1, 15, 0}, {0, 1, 0}}));
+}
+
+TEST(Scheduler, TheLastTokenAndThoseWithPromptLogprobsAreComputed) {
+  Steps steps(Limits(8, 64, 400));
+  steps.Add({.prompt = 48, .same = 0});
+  steps.Run();
+  EXPECT_EQ(steps.scheduler.pages().cached(), 3);
+  steps.Add({.prompt = 48, .same = 0});
+  EXPECT_EQ(steps.Run(), (Planned{{1, 16, 1}}));  // all but its last page is found
+  steps.Add({.prompt = 48, .prompt_logprobs = true, .same = 0});
+  EXPECT_EQ(steps.Run(), (Planned{{2, 48, 48}}));
+}
+
+// Those who follow a prompt that is cancelled do not wait for ever.
+TEST(Scheduler, FollowersGoOnWithoutTheirLeader) {
+  Steps steps(Limits(8, 16, 400));
+  Sequence* const leader = steps.Add({.prompt = 60, .same = 0});
+  steps.Add({.prompt = 60, .same = 0});
+  steps.Run();
+  steps.Run();
+  EXPECT_EQ(steps.scheduler.waiting(), 1);
+  steps.scheduler.Remove(leader);
+  EXPECT_EQ(steps.Run(), (Planned{{1, 16, 0}}));  // after the 32 that were computed
+  while (!steps.Run().empty()) {
+  }
+  EXPECT_EQ(steps.finished, (std::vector<int64_t>{1}));
 }
 
 TEST(Scheduler, RemovesFromAnyPlace) {
-  Steps steps({.max_sequences = 1, .max_batch_tokens = 9, .max_picked = 1, .max_page_entries = 9},
-              8);
-  Sequence* const first = steps.Add(20, 9);
-  Sequence* const second = steps.Add(20, 9);
+  Steps steps(Limits(1, 9, 8));
+  Sequence* const first = steps.Add({.prompt = 20, .max_tokens = 9});
+  Sequence* const second = steps.Add({.prompt = 20, .max_tokens = 9});
   steps.Run();
-  EXPECT_LT(steps.scheduler.pool().free_count(), 8);
+  EXPECT_GT(steps.scheduler.pages().used(), 0);
   EXPECT_EQ(steps.scheduler.Remove(second)->request.id, "1");
   EXPECT_EQ(steps.scheduler.Remove(first)->request.id, "0");
-  EXPECT_EQ(steps.scheduler.pool().free_count(), 8);
+  EXPECT_EQ(steps.scheduler.pages().used(), 0);
   EXPECT_TRUE(steps.scheduler.Plan().empty());
 }
 
-// Whatever comes and goes, what is planned keeps to the limits, pages have one owner each, and
-// everyone gets done.
+// Whatever comes and goes, what is planned keeps to the limits, nobody writes into a page that
+// another holds, and everyone moves on and gets done.
 TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -190,19 +429,26 @@ TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
     constexpr int32_t kContext = 80;
     const int32_t sequences = pick(1, 6);
     const SchedulerLimits limits{.max_sequences = sequences,
-                                 .max_batch_tokens = pick(1, 40),
+                                 .max_batch_tokens = pick(sequences, 40),
                                  .max_picked = sequences + pick(0, 4),
-                                 .max_page_entries = PagesOf(kContext) * pick(1, 6)};
-    const int32_t pages = PagesOf(kContext) + pick(0, 12);
-    Steps steps(limits, pages);
+                                 .max_adjustments = pick(20, 60),
+                                 .max_page_entries = PagesFor(kContext) * pick(1, 6),
+                                 .pages = PagesFor(kContext) + pick(0, 12),
+                                 .prefix_cache = rng.Below(3) != 0,
+                                 .hash_seed = seed};
+    Steps steps(limits);
     int to_come = pick(1, 12);
-    int empty_steps = 0;
     for (int step = 0;; ++step) {
       ASSERT_LT(step, 20000) << "no end";
-      const size_t live_before = steps.scheduler.Live().size();
-      if (to_come > 0 && (live_before == 0 || rng.Below(4) == 0)) {
+      if (to_come > 0 && (steps.scheduler.Live().empty() || rng.Below(4) == 0)) {
         const int32_t prompt = pick(1, kContext - 1);
-        steps.Add(prompt, pick(1, kContext - prompt), rng.Below(4) == 0);
+        steps.Add({.prompt = prompt,
+                   .max_tokens = pick(1, kContext - prompt),
+                   .caller = rng.Below(2) == 0 ? "a" : "b",
+                   .priority = static_cast<Priority>(pick(0, 2)),
+                   .prompt_logprobs = rng.Below(4) == 0,
+                   .same = rng.Below(2) == 0 ? pick(0, 2) : -1,
+                   .adjustments = rng.Below(3) == 0 ? pick(0, 20) : 0});
         --to_come;
       }
       if (rng.Below(20) == 0 && !steps.scheduler.Live().empty()) {
@@ -210,7 +456,7 @@ TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
         steps.scheduler.Remove(live[rng.Below(live.size())]);
       }
       const std::vector<Share> shares = steps.scheduler.Plan();
-      int32_t tokens = 0, picked = 0, entries = 0;
+      int32_t tokens = 0, picked = 0, adjustments = 0;
       for (const Share& share : shares) {
         ASSERT_GE(share.count, 1);
         ASSERT_LE(share.count, share.sequence->pending());
@@ -218,32 +464,36 @@ TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
         ASSERT_GE(share.picked, share.completes ? 1 : 0);
         tokens += share.count;
         picked += share.picked;
-        entries += static_cast<int32_t>(share.sequence->pages.size());
-        ASSERT_EQ(static_cast<int32_t>(share.sequence->pages.size()),
-                  PagesOf(share.sequence->computed + share.count));
+        if (share.completes) adjustments += share.sequence->adjustments.count();
       }
       ASSERT_LE(tokens, limits.max_batch_tokens);
       ASSERT_LE(picked, limits.max_picked);
-      ASSERT_LE(entries, limits.max_page_entries);
+      ASSERT_LE(adjustments, limits.max_adjustments);
       ASSERT_LE(static_cast<int32_t>(shares.size()), limits.max_sequences);
-      std::set<int32_t> held;
-      size_t held_count = 0;
-      int64_t last_order = -1;
+      std::set<int32_t> held, written;
+      std::set<int32_t> read_only;
+      size_t entries = 0;
       for (const Sequence* sequence : steps.scheduler.Live()) {
-        held.insert(sequence->pages.begin(), sequence->pages.end());
-        held_count += sequence->pages.size();
-        ASSERT_LT(last_order, sequence->order) << "out of the order of arrival";
-        last_order = sequence->order;
+        const auto& pages = sequence->pages;
+        ASSERT_TRUE(pages.empty() || std::ssize(pages) == PagesFor(sequence->size()));
+        entries += pages.size();
+        held.insert(pages.begin(), pages.end());
+        const auto first_written =
+            pages.begin() + std::min<int64_t>(std::ssize(pages), sequence->computed / 16);
+        read_only.insert(pages.begin(), first_written);
+        for (auto page = first_written; page != pages.end(); ++page)
+          ASSERT_TRUE(written.insert(*page).second) << "two sequences write page " << *page;
       }
-      ASSERT_EQ(held.size(), held_count) << "a page has two owners";
-      ASSERT_EQ(static_cast<int32_t>(held_count) + steps.scheduler.pool().free_count(), pages);
-      if (steps.scheduler.Live().empty() && to_come == 0) break;
-      // A step may be planned away by preemption, but never two in a row.
-      empty_steps = shares.empty() && !steps.scheduler.Live().empty() ? empty_steps + 1 : 0;
-      ASSERT_LT(empty_steps, 2) << "stands still";
+      for (const int32_t page : written) ASSERT_FALSE(read_only.contains(page)) << page;
+      ASSERT_LE(static_cast<int32_t>(entries), limits.max_page_entries);
+      ASSERT_EQ(static_cast<int32_t>(held.size()), steps.scheduler.pages().used());
+      const auto live = steps.scheduler.Live();
+      if (live.empty() && to_come == 0) break;
+      ASSERT_TRUE(live.empty() || !shares.empty()) << "stands still";
       steps.Compute(shares);
     }
-    ASSERT_EQ(steps.scheduler.pool().free_count(), pages);
+    ASSERT_EQ(steps.scheduler.pages().used(), 0);
+    ASSERT_EQ(steps.scheduler.pages().available(), limits.pages);
   }
 }
 

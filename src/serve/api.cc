@@ -4,7 +4,6 @@
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
-#include <charconv>
 #include <thread>
 
 #include "serve/build_info.h"
@@ -12,6 +11,7 @@
 #include "serve/fields.h"
 #include "serve/generation.h"
 #include "serve/ids.h"
+#include "serve/paths.h"
 #include "serve/requests.h"
 
 namespace millpower::serve {
@@ -24,33 +24,8 @@ using ModelPtr = std::shared_ptr<const ServedModel>;
 // somebody's book being tokenised.
 constexpr size_t kLongBodyBytes = 128 << 10;
 constexpr std::string_view kModelsPrefix = "/v1/models/";
-
-// "%2F" and the like decoded; malformed escapes stay as they are.
-std::string PercentDecoded(std::string_view text) {
-  std::string decoded;
-  for (size_t i = 0; i < text.size(); ++i) {
-    unsigned char byte = 0;
-    const char* digits = text.data() + i + 1;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
-      decoded += static_cast<char>(byte);
-      i += 2;
-    } else {
-      decoded += text[i];
-    }
-  }
-  return decoded;
-}
-
-// "application/json; charset=utf-8" is JSON as well.
-bool IsJson(std::string_view content_type) {
-  constexpr std::string_view kJson = "application/json";
-  const std::string_view type = content_type.substr(0, content_type.find(';'));
-  return type.size() >= kJson.size() &&
-         std::equal(kJson.begin(), kJson.end(), type.begin(),
-                    [](char a, char b) { return a == (b | 0x20) || a == b; }) &&
-         type.find_first_not_of(' ', kJson.size()) == std::string_view::npos;
-}
+// While a model loads, or the server is short of memory for bodies: nobody knows how long.
+constexpr int kRetryAfterSeconds = 2;
 
 HttpResponse JsonResponse(const Json& json) { return {.body = DumpJson(json)}; }
 
@@ -87,7 +62,8 @@ struct Api::Impl {
   void Handle(ExchangePtr exchange);
   void HandleGet(const ExchangePtr& exchange, const GetRoute& route);
   void HandlePost(const ExchangePtr& exchange, const PostRoute& route);
-  Result<void> AnswerPost(const ExchangePtr& exchange, const PostRoute& route);
+  // `model`: which one the request turned out to be for.
+  Result<void> AnswerPost(const ExchangePtr& exchange, const PostRoute& route, std::string& model);
 
   Answer Banner(const HttpRequest&);
   Answer Live(const HttpRequest&);
@@ -185,21 +161,26 @@ void Api::Impl::HandlePost(const ExchangePtr& exchange, const PostRoute& route) 
   auto& lane = exchange->request().body.size() > kLongBodyBytes ? long_lane : short_lane;
   boost::asio::post(lane, [this, exchange, &route] {
     Result<void> answered;
+    std::string model;
     try {
-      answered = exchange->gone() ? Result<void>() : AnswerPost(exchange, route);
+      answered = exchange->gone() ? Result<void>() : AnswerPost(exchange, route, model);
     } catch (const std::exception& error) {  // out of memory
       spdlog::error("id={} {}: {}", exchange->request().id, route.name, error.what());
       answered = Fail(ErrorCode::kInternal, "internal error");
     }
-    if (!answered) exchange->Reply(ErrorResponse(answered.error()));
+    if (answered) return;
+    metrics.CountRefusal(model, answered.error().code);
+    exchange->Reply(ErrorResponse(answered.error(), kRetryAfterSeconds));
   });
 }
 
-Result<void> Api::Impl::AnswerPost(const ExchangePtr& exchange, const PostRoute& route) {
+Result<void> Api::Impl::AnswerPost(const ExchangePtr& exchange, const PostRoute& route,
+                                   std::string& model_name) {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
   TRY_ASSIGN(const Json body, ParseBody(exchange->TakeBody()));
   TRY_ASSIGN(const std::string name, ReadModelName(body));
   TRY_ASSIGN(const ModelPtr model, models.Find(name));
+  model_name = model->name;
   return (this->*route.answer)(exchange, body, model);
 }
 
@@ -215,7 +196,7 @@ Api::Impl::Answer Api::Impl::Live(const HttpRequest&) {
 
 Api::Impl::Answer Api::Impl::Ready(const HttpRequest&) {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
-  if (models.All().empty()) return Fail(ErrorCode::kUnavailable, "no model is loaded yet");
+  if (!models.IsReady()) return Fail(ErrorCode::kUnavailable, "not all models are loaded yet");
   return JsonResponse(Json{{"status", "ready"}});
 }
 
@@ -250,7 +231,10 @@ ReplyHead Api::Impl::MakeHead(const char* prefix, const GenerationRequest& reque
           .created_unix_s = clock.UnixSeconds(),
           .model = model.name,
           .tokenizer = model.tokenizer,
-          .logprobs = request.sampling.logprobs >= 0,
+          .service_tier = request.service_tier,
+          .choices_per_prompt = request.choice_count,
+          .logprobs = request.logprobs >= 0,
+          .prompt_logprobs = request.prompt_logprobs >= 0,
           .return_token_ids = request.return_token_ids,
           .include_usage = request.include_usage};
 }
@@ -269,15 +253,26 @@ Result<void> Api::Impl::Chat(const ExchangePtr& exchange, const Json& body, cons
   TRY_ASSIGN(std::vector<int32_t> prompt, PromptIds(request, *model));
   ReplyHead head = MakeHead("chatcmpl-", request, *model);
   if (head.return_token_ids) head.prompts.push_back(prompt);
-  TRY_ASSIGN(engine::Request made,
-             MakeEngineRequest(request, head.id, std::move(prompt),
-                               model->defaults.max_tokens.value_or(model->max_model_len), *model));
-  const auto generation = MakeGeneration(exchange, model, MakeChatReply(std::move(head)), request);
-  generation->AddChoice(std::move(made),
-                        Transcriber(*model, request,
-                                    text::OutputParser(model->chat_format,
-                                                       text::StartsInReasoning(model->chat_format),
-                                                       !request.tools.is_null())));
+  std::vector<engine::Request> made;
+  for (int i = 0; i < request.choice_count; ++i) {
+    TRY_ASSIGN(
+        engine::Request one,
+        MakeEngineRequest(request, fmt::format("{}-{}", head.id, i), prompt,
+                          model->defaults.max_tokens.value_or(model->max_model_len), i, *model));
+    // The prompt is one; it is scored once.
+    if (i > 0) one.sampling.prompt_logprobs = false;
+    made.push_back(std::move(one));
+  }
+  const auto generation = MakeGeneration(
+      exchange, model, MakeChatReply(std::move(head), request.choice_count), request);
+  for (engine::Request& one : made)
+    generation->AddChoice(
+        std::move(one),
+        Transcriber(
+            *model, request,
+            text::OutputParser(model->chat_format, text::StartsInReasoning(model->chat_format),
+                               !request.tools.is_null())),
+        &one == &made.front());
   generation->Start();
   return {};
 }
@@ -289,21 +284,25 @@ Result<void> Api::Impl::Complete(const ExchangePtr& exchange, const Json& body,
   ReplyHead head = MakeHead("cmpl-", request, *model);
   std::vector<engine::Request> made;
   for (const Prompt& prompt : request.prompts) {
-    TRY_ASSIGN(std::vector<int32_t> ids, PromptIds(prompt, *model));
+    TRY_ASSIGN(const std::vector<int32_t> ids, PromptIds(prompt, *model));
     if (head.return_token_ids) head.prompts.push_back(ids);
-    TRY_ASSIGN(engine::Request one,
-               MakeEngineRequest(request, fmt::format("{}-{}", head.id, made.size()),
-                                 std::move(ids), kMaxTokensDefault, *model));
-    made.push_back(std::move(one));
+    for (int i = 0; i < request.choice_count; ++i) {
+      TRY_ASSIGN(engine::Request one,
+                 MakeEngineRequest(request, fmt::format("{}-{}", head.id, made.size()), ids,
+                                   kMaxTokensDefault, i, *model));
+      made.push_back(std::move(one));
+    }
   }
   const auto generation =
       MakeGeneration(exchange, model,
                      MakeCompletionReply(std::move(head), static_cast<int>(made.size())), request);
   for (size_t i = 0; i < made.size(); ++i) {
+    const auto choices = static_cast<size_t>(request.choice_count);
     std::string echo;
-    if (request.echo) echo = PromptText(request.prompts[i], *model);
+    if (request.echo) echo = PromptText(request.prompts[i / choices], *model);
     generation->AddChoice(std::move(made[i]),
-                          Transcriber(*model, request, std::nullopt, std::move(echo)));
+                          Transcriber(*model, request, std::nullopt, std::move(echo)),
+                          i % choices == 0);
   }
   generation->Start();
   return {};

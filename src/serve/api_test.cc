@@ -299,6 +299,167 @@ TEST_F(ApiTest, GivesLogprobsOfACompletion) {
   EXPECT_EQ(logprobs["top_logprobs"][3], Object(R"({"h": -0.5, "i": -1.0})"));
 }
 
+TEST_F(ApiTest, GivesChoicesOfAChat) {
+  const Json answer = Chat({{"n", 3}, {"seed", 7}});
+  ASSERT_EQ(answer["choices"].size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(answer["choices"][i]["index"], i);
+    EXPECT_EQ(answer["choices"][i]["message"]["content"], "Hello!");
+    EXPECT_EQ(model_.engine.requests()[i].sampling.seed, 7 + i);
+  }
+  // The prompt is one.
+  const auto requests = model_.engine.requests();
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], requests[0].prompt.size());
+  EXPECT_EQ(requests[2].prompt, requests[0].prompt);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 21);
+
+  Chat({{"n", 2}});
+  EXPECT_EQ(model_.engine.last_request().sampling.seed, std::nullopt);
+  Chat({{"n", 2}, {"seed", -1}});
+  EXPECT_EQ(model_.engine.last_request().sampling.seed, 0u);
+}
+
+TEST_F(ApiTest, StreamsChoicesByTheirIndex) {
+  const auto events =
+      Stream("/v1/chat/completions",
+             ChatBody(Object(R"({"n": 3, "stream_options": {"include_usage": true}})")));
+  std::map<int, std::string> texts, roles, ends;
+  std::vector<int> order;
+  for (const Json& event : events) {
+    if (event["choices"].empty()) continue;
+    const Json& choice = event["choices"][0];
+    const int index = choice["index"];
+    order.push_back(index);
+    if (choice["delta"].contains("role")) roles[index] += choice["delta"]["role"];
+    if (choice["delta"].contains("content")) texts[index] += choice["delta"]["content"];
+    if (!choice["finish_reason"].is_null()) ends[index] += choice["finish_reason"];
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(roles[i], "assistant");
+    EXPECT_EQ(texts[i], "Hello!");
+    EXPECT_EQ(ends[i], "stop");
+  }
+  EXPECT_FALSE(std::ranges::is_sorted(order)) << "one after the other";
+  EXPECT_EQ(events.back()["usage"]["completion_tokens"], 21);
+}
+
+TEST_F(ApiTest, GivesChoicesOfEveryPrompt) {
+  const Json answer = Complete({{"prompt", {"a", "bc"}},
+                                {"n", 2},
+                                {"best_of", 2},
+                                {"echo", true},
+                                {"seed", 5},
+                                {"return_token_ids", true}});
+  ASSERT_EQ(answer["choices"].size(), 4u);
+  const char* texts[] = {"aHello!", "aHello!", "bcHello!", "bcHello!"};
+  const uint64_t seeds[] = {5, 6, 5, 6};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer["choices"][i]["index"], i);
+    EXPECT_EQ(answer["choices"][i]["text"], texts[i]);
+    EXPECT_EQ(answer["choices"][i]["prompt_token_ids"].size(), i < 2 ? 1u : 2u);
+    EXPECT_EQ(model_.engine.requests()[i].sampling.seed, seeds[i]);
+  }
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 3);
+}
+
+TEST_F(ApiTest, CancelsAllChoicesOfAClientThatLeft) {
+  Answer(std::string(900, 'x'));
+  model_.engine.SetStepDelay(milliseconds(20));
+  TestClient client(service_.port());
+  client.Post("/v1/chat/completions", ChatBody({{"stream", true}, {"n", 4}}).dump());
+  ASSERT_TRUE(client.ReadUntil("\"index\":3"));
+  client.Close();
+  EXPECT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 4; }));
+  EXPECT_TRUE(Eventually([&] {
+    return Get("/metrics")
+        .body.contains(
+            "millpower_generations_finished_total{model=\"test\",reason=\"cancelled\"} 4");
+  }));
+}
+
+TEST_F(ApiTest, PassesPenaltiesOn) {
+  Chat({{"presence_penalty", -0.5},
+        {"frequency_penalty", 1.5},
+        {"repetition_penalty", 1.25},
+        {"logit_bias", {{"0", -100}, {"262", 2.5}, {"7", 0}}},
+        {"min_tokens", 3},
+        {"max_tokens", 9}});
+  const engine::SamplingParams sampling = model_.engine.last_request().sampling;
+  EXPECT_EQ(sampling.presence_penalty, -0.5f);
+  EXPECT_EQ(sampling.frequency_penalty, 1.5f);
+  EXPECT_EQ(sampling.repetition_penalty, 1.25f);
+  EXPECT_EQ(sampling.min_tokens, 3);
+  ASSERT_EQ(sampling.logit_bias.size(), 2u);
+  EXPECT_EQ(sampling.logit_bias[0].token, 0);
+  EXPECT_EQ(sampling.logit_bias[0].bias, -100);
+  EXPECT_EQ(sampling.logit_bias[1].token, 262);
+  EXPECT_EQ(sampling.logit_bias[1].bias, 2.5f);
+}
+
+TEST_F(ApiTest, StopStringsWaitForMinTokens) {
+  Answer("one two three two");
+  EXPECT_EQ(Complete({{"stop", "two"}})["choices"][0]["text"], "one ");
+  EXPECT_EQ(Complete({{"stop", "two"}, {"min_tokens", 8}})["choices"][0]["text"], "one two three ");
+}
+
+TEST_F(ApiTest, TiersArePriorities) {
+  EXPECT_FALSE(Chat().contains("service_tier"));
+  EXPECT_EQ(model_.engine.last_request().priority, engine::Priority::kStandard);
+  EXPECT_EQ(Chat({{"service_tier", "auto"}})["service_tier"], "default");
+  EXPECT_EQ(Chat({{"service_tier", "flex"}})["service_tier"], "flex");
+  EXPECT_EQ(model_.engine.last_request().priority, engine::Priority::kBatch);
+  EXPECT_EQ(
+      Stream("/v1/completions", CompletionBody({{"service_tier", "flex"}}))[0]["service_tier"],
+      "flex");
+  ServedModel other = model_.served;
+  other.priority_tier = true;
+  models_.Add(other);
+  EXPECT_EQ(Chat({{"service_tier", "priority"}})["service_tier"], "priority");
+  EXPECT_EQ(model_.engine.last_request().priority, engine::Priority::kInteractive);
+}
+
+TEST_F(ApiTest, SaysThatACapStoppedIt) {
+  model_.engine.SetBudget(3);
+  Json choice = Chat()["choices"][0];
+  EXPECT_EQ(choice["message"]["content"], "Hel");
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(choice["millpower"], Object(R"({"stopped_by": "budget"})"));
+  choice = Stream("/v1/chat/completions", ChatBody()).back()["choices"][0];
+  EXPECT_EQ(choice["millpower"], Object(R"({"stopped_by": "budget"})"));
+  choice = Complete()["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(choice["millpower"], Object(R"({"stopped_by": "budget"})"));
+  choice = Stream("/v1/completions", CompletionBody()).back()["choices"][0];
+  EXPECT_EQ(choice["millpower"], Object(R"({"stopped_by": "budget"})"));
+  EXPECT_FALSE(Complete({{"max_tokens", 2}})["choices"][0].contains("millpower"));
+}
+
+TEST_F(ApiTest, TellsWhatWasCached) {
+  model_.engine.SetCachedTokens(2);
+  EXPECT_EQ(Chat({{"n", 2}})["usage"]["prompt_tokens_details"]["cached_tokens"], 2);
+}
+
+TEST_F(ApiTest, GivesPromptLogprobs) {
+  // Beside other logprobs, with a number of alternatives of its own.
+  const Json choice =
+      Complete({{"prompt", "ab"}, {"prompt_logprobs", 2}, {"logprobs", 1}})["choices"][0];
+  EXPECT_EQ(choice["prompt_logprobs"],
+            Object(R"([null, {"98": {"logprob": -0.5, "rank": 1, "decoded_token": "b"},
+                              "99": {"logprob": -1.0, "rank": 2, "decoded_token": "c"}}])"));
+  EXPECT_EQ(choice["logprobs"]["tokens"].size(), 7u);  // of the output alone
+  EXPECT_EQ(choice["logprobs"]["top_logprobs"][0].size(), 1u);
+  EXPECT_EQ(choice["text"], "Hello!");
+  // Without alternatives nobody knows the rank.
+  const Json chat = Chat({{"prompt_logprobs", 0}, {"n", 2}});
+  EXPECT_EQ(chat["prompt_logprobs"][0], nullptr);
+  EXPECT_EQ(chat["prompt_logprobs"].size(), model_.engine.last_request().prompt.size());
+  EXPECT_EQ(chat["prompt_logprobs"].back().size(), 1u);
+  EXPECT_EQ(chat["prompt_logprobs"].back().front()["rank"], nullptr);
+  EXPECT_EQ(chat["choices"][0]["logprobs"], nullptr);
+  EXPECT_TRUE(model_.engine.requests()[1].sampling.prompt_logprobs);
+  EXPECT_FALSE(model_.engine.requests()[2].sampling.prompt_logprobs);  // scored once
+}
+
 TEST_F(ApiTest, ScoresAPromptWithoutGenerating) {
   const Json answer = Complete({{"logprobs", 0}, {"echo", true}, {"max_tokens", 0}});
   EXPECT_EQ(answer["choices"][0]["text"], "Hi");
@@ -374,15 +535,37 @@ TEST_F(ApiTest, RefusesWhatItCannotHonour) {
       {chat, message("[3]"), 400, "messages[0]"},
       {chat, message(R"([{"role": "king", "content": "x"}])"), 400, "messages[0].role"},
       {chat, message(R"([{"role": "user", "content": 3}])"), 400, "messages[0].content"},
-      {chat, ChatBody({{"n", 2}}), 400, "n"},
+      {chat, ChatBody({{"n", 0}}), 400, "n"},
+      {chat, ChatBody({{"n", 17}}), 400, "n"},
+      {chat, ChatBody({{"n", 2}, {"best_of", 3}}), 400, "best_of"},
       {chat, ChatBody({{"temperature", 2.5}}), 400, "temperature"},
       {chat, ChatBody({{"temperature", "hot"}}), 400, "temperature"},
       {chat, ChatBody({{"top_p", 0}}), 400, "top_p"},
       {chat, ChatBody({{"max_tokens", 0}}), 400, "max_tokens"},
       {chat, ChatBody({{"max_tokens", 1.5}}), 400, "max_tokens"},
       {chat, ChatBody({{"max_tokens", 1e300}}), 400, "max_tokens"},
-      {chat, ChatBody({{"presence_penalty", 0.1}}), 400, "presence_penalty"},
-      {chat, ChatBody({{"logit_bias", {{"5", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"presence_penalty", 2.1}}), 400, "presence_penalty"},
+      {chat, ChatBody({{"frequency_penalty", -3}}), 400, "frequency_penalty"},
+      {chat, ChatBody({{"repetition_penalty", 0}}), 400, "repetition_penalty"},
+      {chat, ChatBody({{"repetition_penalty", 2.5}}), 400, "repetition_penalty"},
+      {chat, ChatBody({{"logit_bias", Json::array({1})}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"263", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"-1", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"05", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"5 ", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"", 1}}}}), 400, "logit_bias"},
+      {chat, ChatBody({{"logit_bias", {{"5", 101}}}}), 400, "logit_bias.5"},
+      {chat, ChatBody({{"logit_bias", {{"5", "1"}}}}), 400, "logit_bias.5"},
+      {chat, ChatBody({{"logit_bias", {{"5", nullptr}}}}), 400, "logit_bias.5"},
+      {chat, ChatBody({{"min_tokens", -1}}), 400, "min_tokens"},
+      {chat, ChatBody({{"min_tokens", 5}, {"max_tokens", 4}}), 400, "min_tokens"},
+      {chat, ChatBody({{"service_tier", "gold"}}), 400, "service_tier"},
+      {chat, ChatBody({{"service_tier", "priority"}}), 400, "service_tier"},
+      {chat, ChatBody({{"service_tier", 3}}), 400, "service_tier"},
+      {chat, ChatBody({{"priority", 1}}), 400, "priority"},
+      {chat, ChatBody({{"prompt_logprobs", 21}}), 400, "prompt_logprobs"},
+      {chat, ChatBody({{"prompt_logprobs", -1}}), 400, "prompt_logprobs"},
+      {chat, ChatBody({{"prompt_logprobs", 1}, {"stream", true}}), 400, "prompt_logprobs"},
       {chat, ChatBody({{"response_format", {{"type", "json_object"}}}}), 400, "response_format"},
       {chat, ChatBody({{"tool_choice", "required"}}), 400, "tool_choice"},
       {chat, ChatBody({{"tools", Json::array({3})}}), 400, "tools[0]"},
@@ -403,6 +586,8 @@ TEST_F(ApiTest, RefusesWhatItCannotHonour) {
       {completions, CompletionBody({{"prompt", Json::array()}}), 400, "prompt"},
       {completions, CompletionBody({{"prompt", {1, 2, -3}}}), 400, "prompt[2]"},
       {completions, CompletionBody({{"suffix", "x"}}), 400, "suffix"},
+      {completions, CompletionBody({{"prompt", Json(std::vector<std::string>(17, "x"))}, {"n", 8}}),
+       400, "n"},
       {completions, CompletionBody({{"max_tokens", 0}}), 400, "max_tokens"},
       {completions, CompletionBody({{"prompt", std::string(1000, 'x')}}), 400, "prompt"},
       {"/tokenize", Object(R"({"model": "test"})"), 400, "prompt"},
@@ -479,16 +664,42 @@ TEST_F(ApiTest, IsReadyWhileThereIsAModel) {
   EXPECT_EQ(Get("/health/live").status, 200);
 }
 
+TEST_F(ApiTest, AsksToWaitForAModelThatLoads) {
+  models_.Announce("later", false);
+  TestResponse response = Post("/v1/completions", CompletionBody({{"model", "later"}}).dump());
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.headers.at("retry-after"), "2");
+  EXPECT_THAT(response.body, HasSubstr("is still loading"));
+  EXPECT_EQ(Get("/v1/models/later").status, 503);
+  EXPECT_EQ(Object(Get("/v1/models").body)["data"].size(), 1u);
+  EXPECT_EQ(Get("/health/ready").status, 200);
+  models_.Announce("later", true);
+  EXPECT_EQ(Get("/health/ready").status, 503);
+  ServedModel other = model_.served;
+  other.name = "later";
+  models_.Add(other);
+  EXPECT_EQ(Get("/health/ready").status, 200);
+  EXPECT_EQ(Post("/v1/completions", CompletionBody({{"model", "later"}}).dump()).status, 200);
+}
+
 TEST_F(ApiTest, CountsWhatItDoes) {
   Chat();
   Stream("/v1/chat/completions", ChatBody());
   Get("/nowhere");
+  Post("/v1/completions", CompletionBody({{"temperature", 3}}).dump());
+  Post("/v1/completions", CompletionBody({{"model", "its own words"}}).dump());
   for (const char* line :
        {"millpower_http_requests_total{route=\"chat\",status=\"200\"} 2",
         "millpower_http_requests_total{route=\"other\",status=\"404\"} 1",
         "millpower_generated_tokens_total{model=\"test\"} 14",
         "millpower_time_to_first_token_seconds_count{model=\"test\"} 2",
-        "millpower_inter_token_seconds_count{model=\"test\"} 12", "millpower_build_info{version="})
+        "millpower_inter_token_seconds_count{model=\"test\"} 12",
+        "millpower_generation_output_tokens_sum{model=\"test\"} 14",
+        "millpower_generations_finished_total{model=\"test\",reason=\"stop\"} 2",
+        "millpower_generations_finished_total{model=\"test\",reason=\"error\"} 0",
+        "millpower_requests_refused_total{model=\"test\",reason=\"invalid\"} 1",
+        "millpower_requests_refused_total{model=\"\",reason=\"unknown_model\"} 1",
+        "millpower_build_info{version="})
     // Eventually: an answer is counted once it has been sent.
     EXPECT_TRUE(Eventually([&] { return Get("/metrics").body.contains(line); })) << line;
 }
@@ -505,6 +716,12 @@ TEST_F(ApiTest, SaysTooManyWhenTheQueueIsFull) {
   const TestResponse response = Post("/v1/chat/completions", ChatBody().dump());
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "1");
+  // As long as the last one waited that got out of the queue, but not for ever.
+  for (const auto& [waited_ns, seconds] :
+       {std::pair(int64_t{6'200'000'000}, "7"), {int64_t{600'000'000'000}, "60"}}) {
+    model_.metrics.OnQueued(waited_ns);
+    EXPECT_EQ(Post("/v1/chat/completions", ChatBody().dump()).headers.at("retry-after"), seconds);
+  }
   // Eight clients leave, and eight generations end.
   clients.clear();
   EXPECT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 8; }));

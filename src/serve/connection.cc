@@ -11,6 +11,7 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 
+#include "serve/cors.h"
 #include "serve/errors.h"
 #include "serve/ids.h"
 
@@ -48,14 +49,20 @@ bool IsHangUp(error_code error) {
 
 std::string ToString(boost::beast::string_view view) { return {view.data(), view.size()}; }
 
-HttpRequest Describe(const Parser& parser) {
+HttpRequest Describe(const Parser& parser, const ServerContext& context) {
   const auto& message = parser.get();
   const std::string target = ToString(message.target());
   const std::string id = ToString(message["x-request-id"]);
+  const std::string asked = ToString(message["access-control-request-headers"]);
+  const bool preflight =
+      message.method() == http::verb::options && message.count("access-control-request-method") > 0;
   return {.method = ToString(message.method_string()),
           .path = target.substr(0, target.find('?')),
           .content_type = ToString(message[http::field::content_type]),
           .id = IsSaneId(id) ? id : NewId("req-"),
+          .authorization = ToString(message[http::field::authorization]),
+          .cors_headers = CorsHeaders(context.cors_origins, ToString(message[http::field::origin]),
+                                      preflight ? &asked : nullptr),
           .body = {},
           .http_1_0 = message.version() < 11,
           .keep_alive = message.version() >= 11 && message.keep_alive()};
@@ -154,7 +161,7 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
   parser.header_limit(static_cast<uint32_t>(limits.header_bytes_max));
   parser.body_limit(limits.body_bytes_max);
   const auto refuse = [&](HttpResponse response) {
-    return Incoming{Describe(parser), std::move(response)};
+    return Incoming{Describe(parser, context_), std::move(response)};
   };
   auto [error, count] = co_await Within(limits.header_timeout,
                                         http::async_read_header(socket_, buffer_, parser, kTuple));
@@ -185,7 +192,7 @@ Connection::Task<std::optional<Connection::Incoming>> Connection::ReadRequest() 
       co_await Within(limits.body_timeout, http::async_read(socket_, buffer_, parser, kTuple));
   if (IsHangUp(error)) co_return std::nullopt;
   if (error) co_return refuse(RefusalOf(error, limits));
-  Incoming incoming{Describe(parser), std::nullopt};
+  Incoming incoming{Describe(parser, context_), std::nullopt};
   incoming.request.body = std::move(parser.get().body());
   incoming.request.body_room = std::move(*room);
   co_return incoming;

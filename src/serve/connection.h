@@ -18,6 +18,7 @@ namespace millpower::serve {
 // What the connections of one server share.
 struct ServerContext {
   HttpLimits limits;
+  std::vector<std::string> cors_origins;
   HttpServer::Handler handler;
   HttpServer::Observer observer;
   std::atomic<bool> draining{false};

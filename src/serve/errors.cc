@@ -39,16 +39,26 @@ constexpr Appearance AppearanceOf(ErrorCode code) {
   return {500, kServer, "internal_error"};
 }
 
+// Other bounds than the context's are passed as well.
+Appearance AppearanceOf(const Error& error) {
+  const bool other_bound = error.code == ErrorCode::kOutOfRange && error.param != "prompt";
+  return AppearanceOf(other_bound ? ErrorCode::kInvalidArgument : error.code);
+}
+
 constexpr Appearance AppearanceOf(HttpFault fault) {
   switch (fault) {
     case HttpFault::kMalformed:
       return {400, kInvalid, "malformed_http"};
+    case HttpFault::kUnauthorized:
+      return {401, kInvalid, "invalid_api_key"};
     case HttpFault::kNoSuchPath:
       return {404, kInvalid, "not_found"};
     case HttpFault::kMethodNotAllowed:
       return {405, kInvalid, "method_not_allowed"};
     case HttpFault::kTimeout:
       return {408, kInvalid, "request_timeout"};
+    case HttpFault::kConflict:
+      return {409, kInvalid, "conflict"};
     case HttpFault::kBodyTooLarge:
       return {413, kInvalid, "request_too_large"};
     case HttpFault::kUnsupportedMedia:
@@ -71,26 +81,27 @@ Json MakeJson(const Appearance& appearance, const std::string& message, const st
 }
 
 HttpResponse MakeResponse(const Appearance& appearance, const std::string& message,
-                          const std::string& param) {
+                          const std::string& param, int retry_after_s) {
   HttpResponse response = {.status = appearance.status,
                            .body = DumpJson(MakeJson(appearance, message, param))};
   if (appearance.status == 429 || appearance.status == 503)
-    response.headers.emplace_back("retry-after", "1");
+    response.headers.emplace_back("retry-after", std::to_string(retry_after_s));
+  if (appearance.status == 401) response.headers.emplace_back("www-authenticate", "Bearer");
   return response;
 }
 
 }  // namespace
 
 Json ErrorJson(const Error& error) {
-  return MakeJson(AppearanceOf(error.code), error.message, error.param);
+  return MakeJson(AppearanceOf(error), error.message, error.param);
 }
 
-HttpResponse ErrorResponse(const Error& error) {
-  return MakeResponse(AppearanceOf(error.code), error.message, error.param);
+HttpResponse ErrorResponse(const Error& error, int retry_after_s) {
+  return MakeResponse(AppearanceOf(error), error.message, error.param, retry_after_s);
 }
 
 HttpResponse ErrorResponse(HttpFault fault, const std::string& message) {
-  return MakeResponse(AppearanceOf(fault), message, "");
+  return MakeResponse(AppearanceOf(fault), message, "", 1);
 }
 
 }  // namespace millpower::serve

@@ -12,9 +12,11 @@ namespace millpower::serve {
 // Faults that are found in HTTP itself, before there is a request to speak of.
 enum class HttpFault {
   kMalformed,           // 400
+  kUnauthorized,        // 401
   kNoSuchPath,          // 404
   kMethodNotAllowed,    // 405
   kTimeout,             // 408
+  kConflict,            // 409
   kBodyTooLarge,        // 413
   kUnsupportedMedia,    // 415
   kExpectationFailed,   // 417
@@ -26,7 +28,7 @@ enum class HttpFault {
 Json ErrorJson(const Error& error);
 
 // The whole response; with Retry-After where waiting helps.
-HttpResponse ErrorResponse(const Error& error);
+HttpResponse ErrorResponse(const Error& error, int retry_after_s = 1);
 HttpResponse ErrorResponse(HttpFault fault, const std::string& message);
 
 }  // namespace millpower::serve

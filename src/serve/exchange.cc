@@ -27,6 +27,7 @@ std::string Exchange::Head(int status, std::string_view content_type) const {
       "x-request-id: {}\r\n",
       status, Reason(status), fmt::gmtime(std::time(nullptr)), request_.id);
   if (!content_type.empty()) head += fmt::format("content-type: {}\r\n", content_type);
+  head += request_.cors_headers;
   if (!request_.keep_alive) head += "connection: close\r\n";
   return head;
 }

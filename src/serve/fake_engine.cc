@@ -13,18 +13,20 @@ engine::TokenInfo MakeInfo(const engine::SamplingParams& sampling, int32_t token
 
 }  // namespace
 
-FakeEngine::FakeEngine(engine::EngineLimits limits, Script script)
+FakeEngine::FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer)
     : limits_(limits),
       script_(std::move(script)),
+      observer_(observer),
       thread_([this](std::stop_token stop) { Loop(stop); }) {}
 
 FakeEngine::~FakeEngine() { thread_.request_stop(); }
 
 Result<void> FakeEngine::Submit(engine::Request request, engine::Sink sink) {
   std::lock_guard lock(mutex_);
+  if (draining_) return Fail(ErrorCode::kUnavailable, "the model is being unloaded");
   if (static_cast<int32_t>(live_.size()) >= limits_.max_queue)
     return Fail(ErrorCode::kNoCapacity, "the queue is full");
-  last_request_ = request;
+  requests_.push_back(request);
   Live live{.request = std::move(request), .sink = std::move(sink), .tokens = {}};
   live.tokens = script_(live.request);
   std::string id = live.request.id;
@@ -44,16 +46,30 @@ engine::EngineStats FakeEngine::Stats() const {
   return stats;
 }
 
-void FakeEngine::Drain(int64_t) {}
-
-engine::Request FakeEngine::last_request() const {
-  std::lock_guard lock(mutex_);
-  return last_request_;
+void FakeEngine::Drain(int64_t timeout_ns) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
+  std::unique_lock lock(mutex_);
+  draining_ = true;
+  while (!live_.empty()) {
+    if (std::chrono::steady_clock::now() >= end)
+      for (auto& [id, live] : live_) live.cancelled = true;
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    lock.lock();
+  }
 }
+
+std::vector<engine::Request> FakeEngine::requests() const {
+  std::lock_guard lock(mutex_);
+  return requests_;
+}
+
+engine::Request FakeEngine::last_request() const { return requests().back(); }
 
 engine::Delta FakeEngine::Step(Live& live) {
   engine::Delta delta;
   live.usage.prompt_tokens = static_cast<int64_t>(live.request.prompt.size());
+  live.usage.cached_tokens = cached_tokens_;
   if (live.cancelled) {
     delta.finish = engine::FinishReason::kCancelled;
   } else if (fail_next_.exchange(false)) {
@@ -67,11 +83,15 @@ engine::Delta FakeEngine::Step(Live& live) {
     if (sampling.max_tokens > 0) {
       delta.tokens.push_back(MakeInfo(sampling, live.tokens.at(live.position++)));
       ++live.usage.completion_tokens;
+      if (observer_ != nullptr && live.position == 1) observer_->OnFirstToken(1'000'000);
+      if (observer_ != nullptr && live.position > 1) observer_->OnNextToken(1'000'000);
     }
     if (static_cast<int32_t>(live.position) == sampling.max_tokens)
       delta.finish = engine::FinishReason::kLength;
     else if (live.position == live.tokens.size())
       delta.finish = engine::FinishReason::kStop;
+    else if (live.usage.completion_tokens >= budget_)
+      delta.finish = engine::FinishReason::kBudget;
   }
   delta.usage = live.usage;
   return delta;

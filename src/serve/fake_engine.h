@@ -21,13 +21,18 @@ class FakeEngine final : public engine::Engine {
   // The tokens that answer a request. They end with kStop, or with kLength after max_tokens.
   using Script = std::function<std::vector<int32_t>(const engine::Request&)>;
 
-  explicit FakeEngine(engine::EngineLimits limits, Script script);
+  // `observer` may be null.
+  FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer = nullptr);
   ~FakeEngine() override;
 
   // Time between steps; none at first.
   void SetStepDelay(std::chrono::milliseconds delay) { delay_ = delay; }
   // Fails every live request at its next step, once.
   void FailNext() { fail_next_ = true; }
+  // Ends every request with kBudget after so many tokens.
+  void SetBudget(int64_t tokens) { budget_ = tokens; }
+  // What requests find in the prefix cache.
+  void SetCachedTokens(int64_t count) { cached_tokens_ = count; }
 
   const engine::EngineLimits& limits() const override { return limits_; }
   Result<void> Submit(engine::Request request, engine::Sink sink) override;
@@ -35,7 +40,8 @@ class FakeEngine final : public engine::Engine {
   engine::EngineStats Stats() const override;
   void Drain(int64_t timeout_ns) override;
 
-  // The last request submitted.
+  // All requests submitted, and the last of them.
+  std::vector<engine::Request> requests() const;
   engine::Request last_request() const;
 
  private:
@@ -53,13 +59,17 @@ class FakeEngine final : public engine::Engine {
 
   const engine::EngineLimits limits_;
   const Script script_;
+  engine::Observer* const observer_;
   std::atomic<std::chrono::milliseconds> delay_{std::chrono::milliseconds(0)};
   std::atomic<bool> fail_next_{false};
+  std::atomic<int64_t> budget_{INT64_MAX};
+  std::atomic<int64_t> cached_tokens_{0};
 
   mutable std::mutex mutex_;
   std::map<std::string, Live> live_;
   engine::EngineStats stats_;
-  engine::Request last_request_;
+  std::vector<engine::Request> requests_;
+  bool draining_ = false;
   std::jthread thread_;
 };
 

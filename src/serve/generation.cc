@@ -13,8 +13,6 @@ void AppendEvent(std::string& stream, const Json& event) {
   stream += "\n\n";
 }
 
-double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
-
 }  // namespace
 
 Generation::Generation(GenerationContext& context, std::shared_ptr<Exchange> exchange,
@@ -31,8 +29,8 @@ Generation::Generation(GenerationContext& context, std::shared_ptr<Exchange> exc
 
 Generation::~Generation() { --context_.live_count; }
 
-void Generation::AddChoice(engine::Request request, Transcriber transcriber) {
-  choices_.push_back({request.id, std::move(transcriber)});
+void Generation::AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt) {
+  choices_.push_back({request.id, std::move(transcriber), counts_prompt});
   requests_.push_back(std::move(request));
 }
 
@@ -47,6 +45,7 @@ void Generation::Start() {
           return self->OnDelta(index, delta);
         });
     if (submitted) continue;
+    context_.metrics.CountRefusal(model_->name, submitted.error().code);
     {
       std::lock_guard lock(mutex_);
       if (!over_) Fail(submitted.error());
@@ -61,37 +60,41 @@ void Generation::Start() {
 engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
   std::lock_guard lock(mutex_);
   Choice& choice = choices_[static_cast<size_t>(index)];
-  Observe(choice, delta);
-  if (over_ || exchange_->gone()) return engine::Verdict::kCancel;
-  if (delta.finish == engine::FinishReason::kError ||
-      delta.finish == engine::FinishReason::kCancelled) {
+  Count(choice, delta.usage);
+  const bool failed = delta.finish == engine::FinishReason::kError;
+  if (over_ || exchange_->gone()) {
+    CountFinish(choice, failed ? "error" : "cancelled");
+    return engine::Verdict::kCancel;
+  }
+  if (failed || delta.finish == engine::FinishReason::kCancelled) {
+    CountFinish(choice, failed ? "error" : "cancelled");
     Fail(delta.error.value_or(Error{ErrorCode::kUnavailable, "the generation was cancelled", ""}));
     return engine::Verdict::kCancel;
   }
   Piece piece = choice.transcriber.Push(delta);
   choice.finished = piece.finish_reason != nullptr;
+  const char* reason = piece.budget_spent ? "budget" : piece.finish_reason;
   if (!piece.empty() && !Emit(index, std::move(piece))) {
     over_ = true;
+    CountFinish(choice, "cancelled");
     return engine::Verdict::kCancel;
   }
   if (!choice.finished) return engine::Verdict::kContinue;
-  context_.metrics.ObserveGeneration(model_->name, Seconds(context_.clock.NowNs() - start_ns_));
+  CountFinish(choice, reason);
   if (std::ranges::all_of(choices_, &Choice::finished)) Complete();
   return engine::Verdict::kStop;
 }
 
-void Generation::Observe(Choice& choice, const engine::Delta& delta) {
-  exchange_->CountTokens(delta.usage.prompt_tokens - choice.usage.prompt_tokens,
-                         delta.usage.completion_tokens - choice.usage.completion_tokens);
-  choice.usage = delta.usage;
-  if (delta.tokens.empty()) return;
-  const int64_t now_ns = context_.clock.NowNs();
-  if (choice.last_token_ns == 0)
-    context_.metrics.ObserveFirstToken(model_->name, Seconds(now_ns - start_ns_));
-  else
-    context_.metrics.ObserveTokens(model_->name, static_cast<int>(delta.tokens.size()),
-                                   Seconds(now_ns - choice.last_token_ns));
-  choice.last_token_ns = now_ns;
+void Generation::Count(Choice& choice, const engine::Usage& usage) {
+  exchange_->CountTokens(
+      choice.counts_prompt ? usage.prompt_tokens - choice.usage.prompt_tokens : 0,
+      usage.completion_tokens - choice.usage.completion_tokens);
+  choice.usage = usage;
+}
+
+void Generation::CountFinish(const Choice& choice, const char* reason) {
+  model_->metrics->CountFinish(reason, choice.usage,
+                               static_cast<double>(context_.clock.NowNs() - start_ns_) * 1e-9);
 }
 
 bool Generation::Emit(int index, Piece piece) {
@@ -123,7 +126,7 @@ void Generation::Complete() {
 void Generation::Fail(const Error& error) {
   over_ = true;
   if (!exchange_->streaming()) {
-    exchange_->Reply(ErrorResponse(error));
+    exchange_->Reply(ErrorResponse(error, model_->metrics->RetryAfterSeconds()));
     return;
   }
   std::string events;
@@ -139,9 +142,12 @@ void Generation::CancelAll() {
 engine::Usage Generation::TotalUsage() const {
   engine::Usage total;
   for (const Choice& choice : choices_) {
-    total.prompt_tokens += choice.usage.prompt_tokens;
-    total.cached_tokens += choice.usage.cached_tokens;
+    if (choice.counts_prompt) {
+      total.prompt_tokens += choice.usage.prompt_tokens;
+      total.cached_tokens += choice.usage.cached_tokens;
+    }
     total.completion_tokens += choice.usage.completion_tokens;
+    total.device_ns += choice.usage.device_ns;
   }
   return total;
 }

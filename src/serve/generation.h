@@ -40,8 +40,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
              Options options);
   ~Generation();
 
-  // Choices are numbered as added. Before Start.
-  void AddChoice(engine::Request request, Transcriber transcriber);
+  // Choices are numbered as added; the tokens of a prompt that several share count once, with the
+  // one that `counts_prompt`. Before Start.
+  void AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt);
 
   // Submits all choices. Every outcome, errors included, becomes the exchange's answer.
   void Start();
@@ -50,13 +51,16 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct Choice {
     std::string id;
     Transcriber transcriber;
+    bool counts_prompt = true;
     engine::Usage usage = {};
     bool finished = false;
-    int64_t last_token_ns = 0;  // 0: none yet
   };
 
   engine::Verdict OnDelta(int index, const engine::Delta& delta);
-  void Observe(Choice& choice, const engine::Delta& delta);
+  // What the engine counted for the choice so far.
+  void Count(Choice& choice, const engine::Usage& usage);
+  // The engine will say no more of this choice.
+  void CountFinish(const Choice& choice, const char* reason);
   // False: the client does not take any more.
   bool Emit(int index, Piece piece);
   void Complete();

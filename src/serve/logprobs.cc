@@ -43,6 +43,28 @@ Json ChatLogprobsJson(const text::Tokenizer& tokenizer, const std::vector<TokenR
   return {{"content", std::move(content)}};
 }
 
+Json PromptLogprobsJson(const text::Tokenizer& tokenizer,
+                        const std::vector<engine::TokenInfo>& prompt) {
+  Json entries = Json::array();
+  for (const engine::TokenInfo& token : prompt) {
+    if (entries.empty()) {
+      entries.push_back(nullptr);
+      continue;
+    }
+    Json entry = Json::object();
+    const auto add = [&](int32_t id, float logprob, Json rank) {
+      entry.emplace(std::to_string(id), Json{{"logprob", Clamped(logprob)},
+                                             {"rank", std::move(rank)},
+                                             {"decoded_token", TokenText(tokenizer, id)}});
+    };
+    for (size_t i = 0; i < token.top.size(); ++i)
+      add(token.top[i].token, token.top[i].logprob, i + 1);
+    add(token.token, token.logprob, nullptr);  // unless it is there
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
 Json CompletionLogprobsJson(const text::Tokenizer& tokenizer,
                             const std::vector<TokenRecord>& tokens) {
   Json texts = Json::array(), logprobs = Json::array(), tops = Json::array(),

@@ -1,13 +1,42 @@
-// What /metrics says, in Prometheus' text form. All names begin with "millpower_".
+// What /metrics says, in Prometheus' text form. All names begin with "millpower_"; docs/serve.md
+// lists them.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "base/result.h"
+#include "engine/engine.h"
 #include "serve/models.h"
 
 namespace millpower::serve {
+
+// What is measured of one model: its engine tells what happens in it, the API what becomes of
+// requests. Outlives the engine. Thread-safe.
+class ModelMetrics final : public engine::Observer {
+ public:
+  ModelMetrics();
+  ~ModelMetrics() override;
+
+  void OnQueued(int64_t waited_ns) override;
+  void OnFirstToken(int64_t since_submit_ns) override;
+  void OnNextToken(int64_t since_last_ns) override;
+  void OnStep(int64_t sequences, int64_t rows, int64_t device_ns, int64_t step_ns) override;
+
+  // A generation is over. `reason`: what the client is told ("stop", "length", "tool_calls"), or
+  // "budget", "cancelled", "error". `seconds` since the request arrived.
+  void CountFinish(const char* reason, const engine::Usage& usage, double seconds);
+
+  // When a request that found the queue full should come again: after as long as the one that left
+  // the queue last had been in it. In 1..60.
+  int RetryAfterSeconds() const;
+
+ private:
+  friend class Metrics;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 // Thread-safe.
 class Metrics {
@@ -21,11 +50,8 @@ class Metrics {
   // An answered request. `route` is one of ours ("chat"), never what a client wrote.
   void CountRequest(const char* route, int status, double seconds);
 
-  // Of one generation: from the request's arrival to its first token, from one token to the next
-  // (`count` tokens that arrived together share the time), from arrival to the end.
-  void ObserveFirstToken(const std::string& model, double seconds);
-  void ObserveTokens(const std::string& model, int count, double seconds);
-  void ObserveGeneration(const std::string& model, double seconds);
+  // A request that got an error instead of work. `model` is one of ours, or "" if it named none.
+  void CountRefusal(const std::string& model, ErrorCode code);
 
   std::string Text() const;
 

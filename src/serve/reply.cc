@@ -21,24 +21,37 @@ Json ToolCallJson(const ToolCall& call) {
           {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
 }
 
+// Why generation ended, beyond what OpenAI's words say.
+void AddNote(Json& choice, bool budget_spent) {
+  if (budget_spent) choice["millpower"] = {{"stopped_by", "budget"}};
+}
+
 class ChatReply final : public Reply {
  public:
-  using Reply::Reply;
+  ChatReply(ReplyHead head, int choice_count)
+      : Reply(std::move(head)), choices_(static_cast<size_t>(choice_count)) {}
 
-  std::vector<Json> Events(int choice, Piece piece) override;
-  void Add(int choice, Piece piece) override;
+  std::vector<Json> Events(int index, Piece piece) override;
+  void Add(int index, Piece piece) override;
   Json Whole(const engine::Usage& usage) override;
 
  private:
+  struct Choice {
+    bool begun = false;
+    std::string content, reasoning;
+    std::vector<ToolCall> calls;
+    std::vector<TokenRecord> tokens;
+    const char* finish_reason = nullptr;
+    bool budget_spent = false;
+  };
+
   const char* object() const override { return "chat.completion"; }
   const char* event_object() const override { return "chat.completion.chunk"; }
   Json Delta(const OutputEvent& event) const;
+  Json ChoiceJson(int index, Choice choice) const;
 
-  bool begun_ = false;
-  std::string content_, reasoning_;
-  std::vector<ToolCall> calls_;
-  std::vector<TokenRecord> tokens_;
-  const char* finish_reason_ = nullptr;
+  std::vector<Choice> choices_;
+  std::vector<engine::TokenInfo> prompt_;  // all choices have the same
 };
 
 Json ChatReply::Delta(const OutputEvent& event) const {
@@ -62,65 +75,80 @@ Json ChatReply::Delta(const OutputEvent& event) const {
   return Json::object();
 }
 
-std::vector<Json> ChatReply::Events(int, Piece piece) {
+std::vector<Json> ChatReply::Events(int index, Piece piece) {
+  const bool first = !std::exchange(choices_.at(static_cast<size_t>(index)).begun, true);
   std::vector<Json> deltas;
-  if (!begun_) deltas.push_back({{"role", "assistant"}, {"content", ""}});
+  if (first) deltas.push_back({{"role", "assistant"}, {"content", ""}});
   for (const OutputEvent& event : piece.events) deltas.push_back(Delta(event));
   if (piece.finish_reason) deltas.push_back(Json::object());
 
   // The piece's tokens go with the first event that shows something of them.
-  const size_t tokens_at = std::min(deltas.size() - 1, size_t{begun_ ? 0u : 1u});
+  const size_t tokens_at = std::min(deltas.size() - 1, size_t{first ? 1u : 0u});
   std::vector<Json> events;
   for (size_t i = 0; i < deltas.size(); ++i) {
-    Json choice = {{"index", 0}, {"delta", std::move(deltas[i])}, {"logprobs", nullptr}};
+    Json choice = {{"index", index}, {"delta", std::move(deltas[i])}, {"logprobs", nullptr}};
     if (i == tokens_at && head_.logprobs)
       choice["logprobs"] = ChatLogprobsJson(*head_.tokenizer, piece.tokens);
     const bool last = piece.finish_reason && i + 1 == deltas.size();
     choice["finish_reason"] = last ? Json(piece.finish_reason) : Json();
     if (i == tokens_at && head_.return_token_ids) choice["token_ids"] = TokenIdsJson(piece.tokens);
+    if (last) AddNote(choice, piece.budget_spent);
     events.push_back(Event(std::move(choice)));
   }
-  if (!begun_ && head_.return_token_ids) events[0]["prompt_token_ids"] = head_.prompts.at(0);
-  begun_ = true;
+  if (first && head_.return_token_ids) events[0]["prompt_token_ids"] = head_.prompts.at(0);
   return events;
 }
 
-void ChatReply::Add(int, Piece piece) {
+void ChatReply::Add(int index, Piece piece) {
+  Choice& choice = choices_.at(static_cast<size_t>(index));
   for (OutputEvent& event : piece.events) switch (event.kind) {
       case OutputEvent::kContent:
-        content_ += event.text;
+        choice.content += event.text;
         break;
       case OutputEvent::kReasoning:
-        reasoning_ += event.text;
+        choice.reasoning += event.text;
         break;
       case OutputEvent::kToolCallBegin:
-        calls_.push_back({NewId("call_"), std::move(event.text), ""});
+        choice.calls.push_back({NewId("call_"), std::move(event.text), ""});
         break;
       case OutputEvent::kToolCallArguments:
-        calls_.back().arguments += event.text;
+        choice.calls.back().arguments += event.text;
         break;
       case OutputEvent::kToolCallEnd:
         break;
     }
+  if (!piece.prompt.empty()) prompt_ = std::move(piece.prompt);
   if (head_.logprobs || head_.return_token_ids)
-    std::ranges::move(piece.tokens, std::back_inserter(tokens_));
-  if (piece.finish_reason) finish_reason_ = piece.finish_reason;
+    std::ranges::move(piece.tokens, std::back_inserter(choice.tokens));
+  if (piece.finish_reason) choice.finish_reason = piece.finish_reason;
+  choice.budget_spent = piece.budget_spent;
+}
+
+Json ChatReply::ChoiceJson(int index, Choice made) const {
+  Json message = {{"role", "assistant"}};
+  message["content"] =
+      made.content.empty() && !made.calls.empty() ? Json() : Json(std::move(made.content));
+  if (!made.reasoning.empty()) message["reasoning_content"] = std::move(made.reasoning);
+  if (!made.calls.empty()) {
+    Json& calls = message["tool_calls"] = Json::array();
+    for (const ToolCall& call : made.calls) calls.push_back(ToolCallJson(call));
+  }
+  Json choice = {{"index", index}, {"message", std::move(message)}};
+  choice["logprobs"] = head_.logprobs ? ChatLogprobsJson(*head_.tokenizer, made.tokens) : Json();
+  choice["finish_reason"] = made.finish_reason;
+  if (head_.return_token_ids) choice["token_ids"] = TokenIdsJson(made.tokens);
+  AddNote(choice, made.budget_spent);
+  return choice;
 }
 
 Json ChatReply::Whole(const engine::Usage& usage) {
-  Json message = {{"role", "assistant"}};
-  message["content"] = content_.empty() && !calls_.empty() ? Json() : Json(std::move(content_));
-  if (!reasoning_.empty()) message["reasoning_content"] = std::move(reasoning_);
-  if (!calls_.empty()) {
-    Json& calls = message["tool_calls"] = Json::array();
-    for (const ToolCall& call : calls_) calls.push_back(ToolCallJson(call));
-  }
-  Json choice = {{"index", 0}, {"message", std::move(message)}};
-  choice["logprobs"] = head_.logprobs ? ChatLogprobsJson(*head_.tokenizer, tokens_) : Json();
-  choice["finish_reason"] = finish_reason_;
-  if (head_.return_token_ids) choice["token_ids"] = TokenIdsJson(tokens_);
-  Json whole = Envelope(Json::array({std::move(choice)}));
+  Json choices = Json::array();
+  for (size_t i = 0; i < choices_.size(); ++i)
+    choices.push_back(ChoiceJson(static_cast<int>(i), std::move(choices_[i])));
+  Json whole = Envelope(std::move(choices));
   whole["usage"] = UsageJson(usage);
+  if (head_.prompt_logprobs)
+    whole["prompt_logprobs"] = PromptLogprobsJson(*head_.tokenizer, prompt_);
   if (head_.return_token_ids) whole["prompt_token_ids"] = head_.prompts.at(0);
   return whole;
 }
@@ -138,8 +166,10 @@ class CompletionReply final : public Reply {
   struct Choice {
     bool begun = false;
     std::string text;
+    std::vector<engine::TokenInfo> prompt;
     std::vector<TokenRecord> tokens;
     const char* finish_reason = nullptr;
+    bool budget_spent = false;
   };
 
   const char* object() const override { return "text_completion"; }
@@ -163,7 +193,9 @@ Json CompletionReply::ChoiceJson(int index, std::string text,
   choice["logprobs"] = head_.logprobs ? CompletionLogprobsJson(*head_.tokenizer, tokens) : Json();
   choice["finish_reason"] = finish_reason ? Json(finish_reason) : Json();
   if (head_.return_token_ids) {
-    if (first) choice["prompt_token_ids"] = head_.prompts.at(static_cast<size_t>(index));
+    if (first)
+      choice["prompt_token_ids"] =
+          head_.prompts.at(static_cast<size_t>(index / head_.choices_per_prompt));
     Json& ids = choice["token_ids"] = Json::array();
     for (const TokenRecord& record : tokens)
       if (!record.of_prompt) ids.push_back(record.info.token);
@@ -173,23 +205,32 @@ Json CompletionReply::ChoiceJson(int index, std::string text,
 
 std::vector<Json> CompletionReply::Events(int index, Piece piece) {
   const bool first = !std::exchange(choices_.at(static_cast<size_t>(index)).begun, true);
-  return {
-      Event(ChoiceJson(index, JoinText(piece.events), piece.tokens, piece.finish_reason, first))};
+  Json choice = ChoiceJson(index, JoinText(piece.events), piece.tokens, piece.finish_reason, first);
+  AddNote(choice, piece.budget_spent);
+  return {Event(std::move(choice))};
 }
 
 void CompletionReply::Add(int index, Piece piece) {
   Choice& choice = choices_.at(static_cast<size_t>(index));
   choice.text += JoinText(piece.events);
+  if (!piece.prompt.empty()) choice.prompt = std::move(piece.prompt);
   if (head_.logprobs || head_.return_token_ids)
     std::ranges::move(piece.tokens, std::back_inserter(choice.tokens));
   if (piece.finish_reason) choice.finish_reason = piece.finish_reason;
+  choice.budget_spent = piece.budget_spent;
 }
 
 Json CompletionReply::Whole(const engine::Usage& usage) {
   Json choices = Json::array();
-  for (size_t i = 0; i < choices_.size(); ++i)
-    choices.push_back(ChoiceJson(static_cast<int>(i), std::move(choices_[i].text),
-                                 choices_[i].tokens, choices_[i].finish_reason, true));
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& made = choices_[i];
+    Json choice = ChoiceJson(static_cast<int>(i), std::move(made.text), made.tokens,
+                             made.finish_reason, true);
+    if (head_.prompt_logprobs)
+      choice["prompt_logprobs"] = PromptLogprobsJson(*head_.tokenizer, made.prompt);
+    AddNote(choice, made.budget_spent);
+    choices.push_back(std::move(choice));
+  }
   Json whole = Envelope(std::move(choices));
   whole["usage"] = UsageJson(usage);
   return whole;
@@ -205,11 +246,13 @@ Json UsageJson(const engine::Usage& usage) {
 }
 
 Json Reply::Envelope(Json choices) const {
-  return {{"id", head_.id},
-          {"object", object()},
-          {"created", head_.created_unix_s},
-          {"model", head_.model},
-          {"choices", std::move(choices)}};
+  Json envelope = {{"id", head_.id},
+                   {"object", object()},
+                   {"created", head_.created_unix_s},
+                   {"model", head_.model}};
+  if (!head_.service_tier.empty()) envelope["service_tier"] = head_.service_tier;
+  envelope["choices"] = std::move(choices);
+  return envelope;
 }
 
 Json Reply::Event(Json choice) const {
@@ -226,8 +269,8 @@ Json Reply::UsageEvent(const engine::Usage& usage) const {
   return event;
 }
 
-std::unique_ptr<Reply> MakeChatReply(ReplyHead head) {
-  return std::make_unique<ChatReply>(std::move(head));
+std::unique_ptr<Reply> MakeChatReply(ReplyHead head, int choice_count) {
+  return std::make_unique<ChatReply>(std::move(head), choice_count);
 }
 
 std::unique_ptr<Reply> MakeCompletionReply(ReplyHead head, int choice_count) {

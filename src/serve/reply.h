@@ -17,10 +17,13 @@ struct ReplyHead {
   int64_t created_unix_s = 0;
   std::string model;
   const text::Tokenizer* tokenizer = nullptr;
+  std::string service_tier = {};  // "": not said
+  int choices_per_prompt = 1;     // of prompt p: p * choices_per_prompt and those that follow
   bool logprobs = false;
+  bool prompt_logprobs = false;
   bool return_token_ids = false;
   bool include_usage = false;                      // streams: "usage" in every event
-  std::vector<std::vector<int32_t>> prompts = {};  // [choice], with return_token_ids
+  std::vector<std::vector<int32_t>> prompts = {};  // with return_token_ids
 };
 
 // The answer to one request. Either Events per piece, or Add per piece and then Whole. Not
@@ -38,7 +41,7 @@ class Reply {
   virtual Json Whole(const engine::Usage& usage) = 0;
 
  protected:
-  // {"id", "object", "created", "model", "choices"}
+  // {"id", "object", "created", "model", "service_tier"?, "choices"}
   Json Envelope(Json choices) const;
   Json Event(Json choice) const;
 
@@ -49,7 +52,7 @@ class Reply {
   virtual const char* event_object() const = 0;
 };
 
-std::unique_ptr<Reply> MakeChatReply(ReplyHead head);
+std::unique_ptr<Reply> MakeChatReply(ReplyHead head, int choice_count);
 std::unique_ptr<Reply> MakeCompletionReply(ReplyHead head, int choice_count);
 
 Json UsageJson(const engine::Usage& usage);
@@ -60,5 +63,10 @@ Json ChatLogprobsJson(const text::Tokenizer& tokenizer, const std::vector<TokenR
 // {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
 Json CompletionLogprobsJson(const text::Tokenizer& tokenizer,
                             const std::vector<TokenRecord>& tokens);
+// As vLLM has it: of each token of the prompt {"ID": {"logprob", "rank", "decoded_token"}} of
+// itself and the likeliest, null of the first. `rank` is null where the token is not among the
+// likeliest that were asked for.
+Json PromptLogprobsJson(const text::Tokenizer& tokenizer,
+                        const std::vector<engine::TokenInfo>& prompt);
 
 }  // namespace millpower::serve

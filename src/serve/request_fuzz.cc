@@ -28,7 +28,7 @@ Result<void> Make(const GenerationRequest& request, Result<std::vector<int32_t>>
                   const ServedModel& model) {
   TRY(prompt);
   TRY_ASSIGN(const engine::Request made,
-             MakeEngineRequest(request, "id", std::move(*prompt), 16, model));
+             MakeEngineRequest(request, "id", std::move(*prompt), 16, 0, model));
   CheckContract(made, model);
   return {};
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <limits>
 
 #include "serve/fields.h"
@@ -19,11 +21,9 @@ constexpr struct {
     {"allowed_token_ids", "null"},
     {"audio", "null"},
     {"bad_words", "[]"},
-    {"best_of", "1"},
     {"chat_template", "null"},
     {"continue_final_message", "false"},
     {"documents", "[]"},
-    {"frequency_penalty", "0"},
     {"function_call", "\"none\""},
     {"functions", "[]"},
     {"guided_choice", "null"},
@@ -32,16 +32,11 @@ constexpr struct {
     {"guided_regex", "null"},
     {"include_stop_str_in_output", "false"},
     {"length_penalty", "1"},
-    {"logit_bias", "{}"},
-    {"min_tokens", "0"},
     {"modalities", "[\"text\"]"},
-    {"n", "1"},
     {"parallel_tool_calls", "true"},
     {"prediction", "null"},
-    {"presence_penalty", "0"},
-    {"prompt_logprobs", "null"},
+    {"priority", "0"},
     {"reasoning_effort", "null"},
-    {"repetition_penalty", "1"},
     {"response_format", "{\"type\": \"text\"}"},
     {"structured_outputs", "null"},
     {"suffix", "\"\""},
@@ -100,6 +95,84 @@ bool ReadIds(FieldReader& fields, const std::string& name, const Json& array, in
   return true;
 }
 
+// OpenAI's form: {"50256": -100}. Values are added to the logits as they are.
+void ReadLogitBias(FieldReader& fields, int32_t vocab_size,
+                   std::vector<engine::TokenBias>& biases) {
+  const Json* field = fields.Find("logit_bias");
+  if (field == nullptr) return;
+  if (!field->is_object()) return fields.Refuse("logit_bias", "must be an object");
+  FieldReader inner(*field, "logit_bias.");
+  for (const auto& [key, value] : field->items()) {
+    engine::TokenBias bias;
+    const char* end = key.data() + key.size();
+    const auto [stop, error] = std::from_chars(key.data(), end, bias.token);
+    // One spelling for each id, so that none comes twice.
+    if (error != std::errc() || stop != end || bias.token < 0 || bias.token >= vocab_size ||
+        std::to_string(bias.token) != key)
+      return fields.Refuse("logit_bias",
+                           fmt::format("must have token ids in 0..{} as keys", vocab_size - 1));
+    if (value.is_null()) return fields.Refuse("logit_bias." + key, "must be a number");
+    inner.Read(key.c_str(), bias.bias, -100.0f, 100.0f);
+    if (bias.bias != 0) biases.push_back(bias);
+  }
+  fields.Adopt(inner);
+}
+
+// OpenAI's tiers are our priority classes; what is granted is said in the answer.
+void ReadServiceTier(FieldReader& fields, const ServedModel& model, GenerationRequest& request) {
+  constexpr struct {
+    const char* name;
+    const char* granted;
+    engine::Priority priority;
+  } kTiers[] = {{"auto", "default", engine::Priority::kStandard},
+                {"default", "default", engine::Priority::kStandard},
+                {"flex", "flex", engine::Priority::kBatch},
+                {"priority", "priority", engine::Priority::kInteractive}};
+  if (!fields.Find("service_tier")) return;
+  std::string name;
+  fields.Read("service_tier", name);
+  for (const auto& tier : kTiers) {
+    if (name != tier.name) continue;
+    if (tier.priority == engine::Priority::kInteractive && !model.priority_tier) break;
+    request.service_tier = tier.granted;
+    request.priority = tier.priority;
+    return;
+  }
+  fields.Refuse("service_tier",
+                model.priority_tier
+                    ? R"(is not supported with any value but "auto", "default", "flex", "priority")"
+                    : R"(is not supported here with any value but "auto", "default" and "flex")",
+                ErrorCode::kUnsupported);
+}
+
+void ReadPenalties(FieldReader& fields, engine::SamplingParams& sampling) {
+  fields.Read("presence_penalty", sampling.presence_penalty, -2.0f, 2.0f);
+  fields.Read("frequency_penalty", sampling.frequency_penalty, -2.0f, 2.0f);
+  fields.Read("repetition_penalty", sampling.repetition_penalty, 0.0f, 2.0f);
+  if (sampling.repetition_penalty == 0) fields.Refuse("repetition_penalty", "must be above 0");
+}
+
+void ReadChoiceCount(FieldReader& fields, GenerationRequest& request) {
+  fields.Read("n", request.choice_count, 1, kChoicesMax);
+  int best_of = request.choice_count;
+  fields.Read("best_of", best_of, 1, kChoicesMax);
+  if (best_of != request.choice_count)
+    fields.Refuse("best_of", "is not supported with any value but that of n",
+                  ErrorCode::kUnsupported);
+}
+
+// vLLM's field. Call when `logprobs` has been read.
+void ReadPromptLogprobs(FieldReader& fields, GenerationRequest& request) {
+  if (fields.Find("prompt_logprobs")) {
+    fields.Read("prompt_logprobs", request.prompt_logprobs, 0, int{engine::kMaxTopLogprobs});
+    if (request.stream) fields.Refuse("prompt_logprobs", "is not allowed with stream");
+  }
+  engine::SamplingParams& sampling = request.sampling;
+  sampling.logprobs = std::max(request.logprobs, request.prompt_logprobs);
+  sampling.prompt_logprobs =
+      request.prompt_logprobs >= 0 || (request.echo && request.logprobs >= 0);
+}
+
 void ReadGeneration(FieldReader& fields, const ServedModel& model, GenerationRequest& request) {
   engine::SamplingParams& sampling = request.sampling;
   sampling.temperature = model.defaults.temperature;
@@ -120,6 +193,11 @@ void ReadGeneration(FieldReader& fields, const ServedModel& model, GenerationReq
                 std::numeric_limits<int64_t>::max());
     sampling.seed = static_cast<uint64_t>(seed);
   }
+  ReadPenalties(fields, sampling);
+  ReadLogitBias(fields, model.engine->limits().vocab_size, sampling.logit_bias);
+  fields.Read("min_tokens", sampling.min_tokens, 0, kInt32Max);
+  ReadChoiceCount(fields, request);
+  ReadServiceTier(fields, model, request);
   fields.Read("ignore_eos", sampling.ignore_eos);
   if (const Json* ids = fields.Find("stop_token_ids"))
     ReadIds(fields, "stop_token_ids", *ids, model.engine->limits().vocab_size,
@@ -245,15 +323,16 @@ Result<ChatRequest> ReadChatRequest(const Json& body, const ServedModel& model) 
 
   bool logprobs = false;
   fields.Read("logprobs", logprobs);
-  if (logprobs) request.sampling.logprobs = 0;
+  if (logprobs) request.logprobs = 0;
   if (fields.Find("top_logprobs")) {
-    int32_t top = 0;
-    fields.Read("top_logprobs", top, 0, int32_t{engine::kMaxTopLogprobs});
+    int top = 0;
+    fields.Read("top_logprobs", top, 0, int{engine::kMaxTopLogprobs});
     if (logprobs)
-      request.sampling.logprobs = top;
+      request.logprobs = top;
     else if (top > 0)
       fields.Refuse("top_logprobs", "is only allowed with logprobs");
   }
+  ReadPromptLogprobs(fields, request);
   ReadMaxTokens(fields, "max_tokens", 1, request);
   ReadMaxTokens(fields, "max_completion_tokens", 1, request);
   TRY(fields.status());
@@ -265,9 +344,11 @@ Result<CompletionRequest> ReadCompletionRequest(const Json& body, const ServedMo
   CompletionRequest request;
   ReadGeneration(fields, model, request);
   ReadPrompts(fields, model.engine->limits().vocab_size, request.prompts);
+  if (request.prompts.size() * static_cast<size_t>(request.choice_count) > kAnswersMax)
+    fields.Refuse("n", fmt::format("asks for more than {} answers in all", kAnswersMax));
   fields.Read("echo", request.echo);
-  fields.Read("logprobs", request.sampling.logprobs, 0, int32_t{engine::kMaxTopLogprobs});
-  request.sampling.prompt_logprobs = request.echo && request.sampling.logprobs >= 0;
+  fields.Read("logprobs", request.logprobs, 0, int{engine::kMaxTopLogprobs});
+  ReadPromptLogprobs(fields, request);
   ReadMaxTokens(fields, "max_tokens", request.sampling.prompt_logprobs ? 0 : 1, request);
   TRY(fields.status());
   return request;
@@ -325,7 +406,7 @@ std::string PromptText(const Prompt& prompt, const ServedModel& model) {
 
 Result<engine::Request> MakeEngineRequest(const GenerationRequest& request, std::string id,
                                           std::vector<int32_t> prompt, int32_t max_tokens_default,
-                                          const ServedModel& model) {
+                                          int choice, const ServedModel& model) {
   if (prompt.empty()) return Fail(ErrorCode::kInvalidArgument, "the prompt is empty", "prompt");
   const int32_t max_tokens = request.max_tokens.value_or(max_tokens_default);
   const int64_t room = int64_t{model.max_model_len} - static_cast<int64_t>(prompt.size());
@@ -335,10 +416,21 @@ Result<engine::Request> MakeEngineRequest(const GenerationRequest& request, std:
                             "output included",
                             prompt.size(), model.max_model_len),
                 "prompt");
-  engine::Request made{
-      .id = std::move(id), .caller = "", .prompt = std::move(prompt), .sampling = request.sampling};
-  // An upper bound that reaches past the context ends where the context does.
-  made.sampling.max_tokens = static_cast<int32_t>(std::min<int64_t>(max_tokens, room));
+  if (request.sampling.min_tokens > max_tokens)
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("min_tokens is {}, but at most {} tokens are generated",
+                            request.sampling.min_tokens, max_tokens),
+                "min_tokens");
+  engine::Request made{.id = std::move(id),
+                       .caller = "",
+                       .priority = request.priority,
+                       .prompt = std::move(prompt),
+                       .sampling = request.sampling};
+  engine::SamplingParams& sampling = made.sampling;
+  // Bounds that reach past the context end where the context does.
+  sampling.max_tokens = static_cast<int32_t>(std::min<int64_t>(max_tokens, room));
+  sampling.min_tokens = std::min(sampling.min_tokens, sampling.max_tokens);
+  if (sampling.seed) *sampling.seed += static_cast<uint64_t>(choice);
   return made;
 }
 

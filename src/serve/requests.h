@@ -19,6 +19,8 @@ namespace millpower::serve {
 
 inline constexpr int kStopStringsMax = 16;
 inline constexpr int kPromptsMax = 64;
+inline constexpr int kChoicesMax = 16;   // of one prompt
+inline constexpr int kAnswersMax = 128;  // prompts by choices of each
 
 // What chat and completion requests have in common.
 struct GenerationRequest {
@@ -26,9 +28,17 @@ struct GenerationRequest {
   bool include_usage = false;
   bool return_token_ids = false;
   bool skip_special_tokens = true;
+  bool echo = false;         // completions
+  int choice_count = 1;      // `n`: of each prompt
+  int logprobs = -1;         // alternatives shown per token, of an echo's too; -1: no logprobs
+  int prompt_logprobs = -1;  // likewise, of the prompt's tokens and apart from them
   std::optional<int32_t> max_tokens;
   std::vector<std::string> stop;
-  // Complete but for max_tokens, which depends on the prompt's length.
+  std::string service_tier;  // what was granted, as the answer says it; "": nothing was asked
+  engine::Priority priority = engine::Priority::kStandard;
+  // Complete but for what MakeEngineRequest settles: max_tokens and min_tokens, which depend on the
+  // prompt's length, and the choice's own seed. Asks for as many alternatives as the larger of
+  // `logprobs` and `prompt_logprobs`.
   engine::SamplingParams sampling;
 };
 
@@ -42,8 +52,7 @@ struct ChatRequest : GenerationRequest {
 using Prompt = std::variant<std::string, std::vector<int32_t>>;
 
 struct CompletionRequest : GenerationRequest {
-  std::vector<Prompt> prompts;  // one choice each
-  bool echo = false;
+  std::vector<Prompt> prompts;  // `choice_count` choices each
 };
 
 struct TokenizeRequest {
@@ -71,10 +80,11 @@ Result<std::vector<int32_t>> PromptIds(const Prompt& prompt, const ServedModel& 
 // A prompt as the text that `echo` repeats.
 std::string PromptText(const Prompt& prompt, const ServedModel& model);
 
-// What the engine gets. Errors: kInvalidArgument (an empty prompt), kOutOfRange (a prompt that
-// leaves no room for a token of output).
+// What the engine gets for choice `choice` of a prompt. With a seed s, choice i draws as a request
+// of its own with seed s + i (modulo 2^64) would. Errors: kInvalidArgument (an empty prompt, fewer
+// tokens allowed than wanted), kOutOfRange (a prompt that leaves no room for a token of output).
 Result<engine::Request> MakeEngineRequest(const GenerationRequest& request, std::string id,
                                           std::vector<int32_t> prompt, int32_t max_tokens_default,
-                                          const ServedModel& model);
+                                          int choice, const ServedModel& model);
 
 }  // namespace millpower::serve

@@ -45,6 +45,7 @@ struct HttpServer::Impl {
 HttpServer::Impl::Impl(HttpConfig config_in, Handler handler, Observer observer)
     : config(std::move(config_in)) {
   context.limits = config.limits;
+  context.cors_origins = config.cors_origins;
   context.handler = std::move(handler);
   context.observer = std::move(observer);
 }

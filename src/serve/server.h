@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "serve/exchange.h"
@@ -29,6 +30,7 @@ struct HttpConfig {
   std::string host = "127.0.0.1";
   uint16_t port = 8000;  // 0: any free one
   int io_threads = 2;
+  std::vector<std::string> cors_origins = {};  // whose pages' scripts may use it (cors.h)
   HttpLimits limits = {};
 };
 

@@ -2,24 +2,15 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
-
 #include "serve/api.h"
 #include "serve/build_info.h"
 #include "serve/metrics.h"
+#include "serve/paths.h"
 
 namespace millpower::serve {
 namespace {
 
 constexpr int kClientClosedRequest = 499;
-constexpr size_t kLoggedPathBytes = 200;
-
-// A path is the client's: what could break a log line is not repeated.
-std::string Printable(std::string path) {
-  path.resize(std::min(path.size(), kLoggedPathBytes));
-  std::ranges::replace_if(path, [](char c) { return c <= ' ' || c > '~'; }, '?');
-  return path;
-}
 
 }  // namespace
 
@@ -49,8 +40,8 @@ void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds e
   const std::string_view route = summary.route;
   const bool is_probe = route == "health" || route == "metrics";
   spdlog::log(is_probe ? spdlog::level::debug : spdlog::level::info,
-              "{} {} {} {:.1f}ms in={} out={} id={}", Printable(request.method),
-              Printable(request.path), status, seconds * 1e3, summary.prompt_tokens,
+              "{} {} {} {:.1f}ms in={} out={} id={}", PrintablePath(request.method),
+              PrintablePath(request.path), status, seconds * 1e3, summary.prompt_tokens,
               summary.completion_tokens, request.id);
 }
 

@@ -42,12 +42,15 @@ std::vector<int32_t> Say(std::string_view text) {
 
 TestModel::TestModel(std::function<std::string(const engine::Request&)> say, int32_t max_model_len)
     : tokenizer(text::Tokenizer::FromJson(TestTokenizerJson()).value()),
-      engine({.vocab_size = kTestVocabSize, .max_model_len = max_model_len, .max_queue = 8},
-             [say = std::move(say)](const engine::Request& request) { return Say(say(request)); }),
+      engine(
+          {.vocab_size = kTestVocabSize, .max_model_len = max_model_len, .max_queue = 8},
+          [say = std::move(say)](const engine::Request& request) { return Say(say(request)); },
+          &metrics),
       served{.name = "test",
              .created_unix_s = 1'700'000'000,
              .engine = &engine,
              .tokenizer = tokenizer.get(),
+             .metrics = &metrics,
              .defaults = {.eos_token_ids = {kEndOfText, kImEnd}},
              .max_model_len = max_model_len} {}
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "serve/fake_engine.h"
+#include "serve/metrics.h"
 #include "serve/models.h"
 #include "text/tokenizer.h"
 
@@ -29,6 +30,7 @@ struct TestModel {
                      int32_t max_model_len = 1000);
 
   std::unique_ptr<text::Tokenizer> tokenizer;
+  ModelMetrics metrics;
   FakeEngine engine;
   ServedModel served;  // named "test"
 };

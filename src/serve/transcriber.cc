@@ -13,6 +13,12 @@ int64_t CodePointCount(std::string_view utf8) {
   return std::ranges::count_if(utf8, [](char c) { return (c & 0xc0) != 0x80; });
 }
 
+// The engine tells as many alternatives of all tokens as any of them needs.
+engine::TokenInfo WithTop(engine::TokenInfo token, int count) {
+  token.top.resize(std::min(token.top.size(), static_cast<size_t>(std::max(count, 0))));
+  return token;
+}
+
 bool IsIn(const std::vector<int32_t>& ids, int32_t id) {
   return std::ranges::find(ids, id) != ids.end();
 }
@@ -23,6 +29,10 @@ Transcriber::Transcriber(const ServedModel& model, const GenerationRequest& requ
                          std::optional<text::OutputParser> parser, std::string echo)
     : model_(model),
       skip_special_(request.skip_special_tokens),
+      echo_(request.echo),
+      logprobs_(request.logprobs),
+      prompt_logprobs_(request.prompt_logprobs),
+      min_tokens_(request.sampling.min_tokens),
       detokenizer_(*model.tokenizer, skip_special_),
       stop_(request.stop),
       parser_(std::move(parser)),
@@ -41,16 +51,21 @@ Piece Transcriber::Push(const engine::Delta& delta) {
   if (stopped_)
     Finish("stop");
   else if (delta.finish)
-    Finish(delta.finish == engine::FinishReason::kLength ? "length" : "stop");
+    Finish(delta.finish == engine::FinishReason::kStop ? "stop" : "length");
+  piece_.budget_spent = !stopped_ && delta.finish == engine::FinishReason::kBudget;
   if (piece_.events.empty() && piece_.finish_reason == nullptr) return {};
   return std::exchange(piece_, {});
 }
 
 void Transcriber::PushPrompt(const std::vector<engine::TokenInfo>& prompt) {
+  if (prompt_logprobs_ >= 0)
+    for (const engine::TokenInfo& token : prompt)
+      piece_.prompt.push_back(WithTop(token, prompt_logprobs_));
+  if (!echo_ || logprobs_ < 0) return;
   text::Detokenizer detokenizer(*model_.tokenizer, false);
   int64_t offset = 0;
   for (const engine::TokenInfo& token : prompt) {
-    piece_.tokens.push_back({.info = token,
+    piece_.tokens.push_back({.info = WithTop(token, logprobs_),
                              .text_offset = offset,
                              .of_prompt = true,
                              .has_logprob = &token != &prompt.front()});
@@ -59,11 +74,16 @@ void Transcriber::PushPrompt(const std::vector<engine::TokenInfo>& prompt) {
 }
 
 void Transcriber::PushToken(const engine::TokenInfo& token, bool is_end) {
-  piece_.tokens.push_back({.info = token, .text_offset = text_length_});
+  piece_.tokens.push_back({.info = WithTop(token, logprobs_), .text_offset = text_length_});
+  ++token_count_;
   if (is_end && skip_special_) return;
   const std::string text = detokenizer_.Push(token.token);
   text_length_ += CodePointCount(text);
-  PushText(text);
+  // Stop strings are looked for in what comes after min_tokens.
+  if (token_count_ <= min_tokens_)
+    Show(text);
+  else
+    PushText(text);
 }
 
 void Transcriber::PushText(std::string_view text) {

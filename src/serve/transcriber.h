@@ -25,12 +25,14 @@ struct TokenRecord {
 
 // What became known of one choice.
 struct Piece {
+  std::vector<engine::TokenInfo> prompt;  // once, with prompt_logprobs
   std::vector<text::OutputEvent> events;  // kToolCallEnd, which clients are not told, left out
   // Every token generated is in exactly one piece, in order, those without visible text included.
   std::vector<TokenRecord> tokens;
   const char* finish_reason = nullptr;  // "stop", "length" or "tool_calls", in the last piece
+  bool budget_spent = false;            // "length" because no more was granted
 
-  bool empty() const { return events.empty() && tokens.empty() && finish_reason == nullptr; }
+  bool empty() const { return events.empty() && finish_reason == nullptr; }
 };
 
 // One choice. Not thread-safe; the model outlives it.
@@ -55,12 +57,16 @@ class Transcriber {
 
   const ServedModel& model_;
   const bool skip_special_;
+  const bool echo_;
+  const int logprobs_, prompt_logprobs_;  // alternatives shown; -1: none
+  const int32_t min_tokens_;
   text::Detokenizer detokenizer_;
   text::StopMatcher stop_;
   std::optional<text::OutputParser> parser_;
   Piece piece_;
   int64_t text_length_ = 0;  // code points detokenised, the echo included
-  bool stopped_ = false;     // by a stop string
+  int64_t token_count_ = 0;
+  bool stopped_ = false;  // by a stop string
   bool called_tools_ = false;
 };
 

@@ -22,13 +22,14 @@ START_SECONDS = 120
 
 
 class Server:
-    """One running `millpower serve`; its log is a file."""
+    """One running `millpower serve`; its log is a file. It serves `models`: NAME=PATH."""
 
-    def __init__(self, log_path, *flags):
+    def __init__(self, log_path, *flags, models=(f"demo={MODEL}",)):
         self.log_path = log_path
+        named = [argument for model in models for argument in ("--model", model)]
         with open(log_path, "w") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--model", MODEL, "--model-name", "demo", "--port", "0", *flags],
+                [BINARY, "serve", *named, "--port", "0", *flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -42,7 +43,7 @@ class Server:
     def _wait_until_ready(self):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            found = re.search(r"(http://[\d.]+:\d+)/v1", self.log())
+            found = re.search(r"serving .* at (http://[\d.]+:\d+)/v1", self.log())
             if found:
                 return found.group(1)
             if self.process.poll() is not None:
@@ -105,8 +106,8 @@ def own_server(tmp_path):
         pytest.fail(f"needs {BINARY} and {MODEL}")
     started = []
 
-    def start(*flags):
-        started.append(Server(tmp_path / f"log{len(started)}.txt", *flags))
+    def start(*flags, **options):
+        started.append(Server(tmp_path / f"log{len(started)}.txt", *flags, **options))
         return started[-1]
 
     yield start

@@ -90,6 +90,12 @@ def test_damage_is_named(compiled, tmp_path):
     (("serve", "--port", "0", "--model", MODEL, "--max-model-len", "9999999"), 1, "context"),
     (("serve", "--model", MODEL, "--kv-memory", "lots"), 1, "not a size"),
     (("serve", "--port", "0", "--model", __file__), 1, "neither a compiled model nor a model folder"),
+    (("serve", "--port", "0", "--model", f"a={MODEL}", "--model", f"a={MODEL}"), 1, "NAME=PATH"),
+    (("serve", "--model", "a=x", "--model", "b=y", "--model-name", "c"), 1, "--model-name"),
+    (("serve", "--model", MODEL, "--cors-origin", "example.org"), 1, "not an origin"),
+    (("serve", "--port", "0", "--model", MODEL, "--admin-port", "0", "--model-root", "/no/such"), 1,
+     "model root"),
+    (("admin", "models", "list", "--key-file", "/no/such"), 1, "/no/such"),
     (("inspect", "qwen9"), 1, "qwen3-32b"),
 ])
 def test_errors_are_one_line_and_name_the_fault(args, code, message):
@@ -101,9 +107,9 @@ def test_errors_are_one_line_and_name_the_fault(args, code, message):
 
 def test_config_file_and_its_errors(own_server, tmp_path):
     config = tmp_path / "serve.toml"
-    config.write_text('model-name = "from-file"\ntemperature = 0.0\n')
+    config.write_text('model-name = "from-file"\nport = 1\ntemperature = 0.0\n')  # a flag gives the port
     server = own_server("--config", str(config))
-    assert "serving 'demo'" in server.log()  # the flag --model-name overrides the file
+    assert "serving 'from-file'" in server.log()
     config.write_text("model = '/x'\nprot = 8080\n")
     done = millpower("serve", "--config", config)
     assert done.returncode == 1

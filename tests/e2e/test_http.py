@@ -19,6 +19,10 @@ def body(**fields):
     return {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2} | fields
 
 
+def cancelled_count(server):
+    return server.metric("millpower_generations_finished_total", reason="cancelled")
+
+
 def eventually(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -47,7 +51,7 @@ def test_errors_are_openais(client):
         client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "Hi"}])
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hi"}], n=2)
+        client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hi"}], n=17)
     assert caught.value.param == "n"
 
 
@@ -59,7 +63,9 @@ def test_errors_are_openais(client):
         ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": 5}]},
          "messages[1].content"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"frequency_penalty": 1}, "frequency_penalty"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"logit_bias": {"ham": 1}}, "logit_bias"),
+        ({"service_tier": "priority"}, "service_tier"),
         ({"tool_choice": "required"}, "tool_choice"),
     ],
 )
@@ -115,15 +121,19 @@ def test_metrics_count(server, http):
     assert server.metric("millpower_generated_tokens_total") == before + 5
     assert server.metric("millpower_http_requests_total", route="chat", status="200") > 0
     assert server.metric("millpower_process_resident_bytes") > 0
+    for histogram in ("queue_seconds", "time_to_first_token_seconds", "inter_token_seconds",
+                      "generation_seconds", "generation_prompt_tokens", "generation_output_tokens",
+                      "step_seconds", "step_device_seconds", "step_rows", "step_sequences"):
+        assert server.metric(f"millpower_{histogram}_count", model="demo") > 0, histogram
 
 
 def test_a_client_that_leaves_stops_the_work(server):
-    cancelled = server.metric("millpower_generations_cancelled_total")
+    cancelled = cancelled_count(server)
     with httpx.stream("POST", server.url + CHAT, json=LONG, timeout=60) as response:
         lines = response.iter_lines()
         for _ in range(6):
             next(lines)
-    assert eventually(lambda: server.metric("millpower_generations_cancelled_total") == cancelled + 1)
+    assert eventually(lambda: cancelled_count(server) == cancelled + 1)
     assert eventually(lambda: server.metric("millpower_requests_running") == 0)
     tokens = server.metric("millpower_generated_tokens_total")
     time.sleep(0.3)
@@ -131,7 +141,7 @@ def test_a_client_that_leaves_stops_the_work(server):
 
 
 def test_a_client_that_leaves_before_its_answer(server):
-    cancelled = server.metric("millpower_generations_cancelled_total")
+    cancelled = cancelled_count(server)
     address = urlsplit(server.url)
     content = json.dumps(LONG | {"stream": False}).encode()
     with socket.create_connection((address.hostname, address.port)) as connection:
@@ -139,7 +149,7 @@ def test_a_client_that_leaves_before_its_answer(server):
                            b"Content-Type: application/json\r\n"
                            b"Content-Length: %d\r\n\r\n" % len(content) + content)
         assert eventually(lambda: server.metric("millpower_requests_running") == 1)
-    assert eventually(lambda: server.metric("millpower_generations_cancelled_total") == cancelled + 1)
+    assert eventually(lambda: cancelled_count(server) == cancelled + 1)
 
 
 def test_a_full_queue_says_so(own_server):
@@ -154,7 +164,9 @@ def test_a_full_queue_says_so(own_server):
                               + server.metric("millpower_requests_waiting") >= count)
         response = httpx.post(server.url + CHAT, json=body(), timeout=60)
         assert response.status_code == 429
-        assert response.headers["retry-after"]
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert response.json()["error"]["code"] == "rate_limit_exceeded"
+        assert server.metric("millpower_requests_refused_total", model="demo", reason="queue_full") == 1
     finally:
         for stream in streams:
             stream.close()
@@ -186,3 +198,23 @@ def test_sigterm_does_not_wait_for_ever(own_server):
         next(response.iter_lines())
         server.terminate()
         assert server.process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("allowed, origin, answer", [
+    ("https://app.example", "https://app.example", "https://app.example"),
+    ("https://app.example", "https://evil.example", None),
+    ("*", "https://evil.example", "*"),
+    (None, "https://app.example", None),
+])
+def test_cors(own_server, allowed, origin, answer):
+    server = own_server(*(("--cors-origin", allowed) if allowed else ()))
+    preflight = httpx.options(server.url + CHAT, headers={
+        "origin": origin, "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-lang"})
+    assert preflight.status_code == 204
+    assert preflight.headers.get("access-control-allow-origin") == answer
+    assert ("x-stainless-lang" in preflight.headers.get("access-control-allow-headers", "")) == (answer is not None)
+    for response in (httpx.post(server.url + CHAT, json=body(), headers={"origin": origin}, timeout=60),
+                     httpx.get(server.url + "/nope", headers={"origin": origin})):
+        assert response.headers.get("access-control-allow-origin") == answer
+        assert ("retry-after" in response.headers.get("access-control-expose-headers", "")) == (answer is not None)

@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "base/rng.h"
 #include "isa/sampling.h"
@@ -338,6 +339,109 @@ TEST(Sampler, OneSamplerServesRowsOfAnyWidth) {
       EXPECT_EQ(record, Sample(logits, params)) << size;
     }
   }
+}
+
+// Token, divisor and addend of each adjustment of a row.
+struct Adjusted {
+  explicit Adjusted(const std::vector<std::tuple<int32_t, float, float>>& list) {
+    for (const auto& [token, divide, add] : list) {
+      tokens.push_back(token);
+      rows.push_back(isa::WordOf(divide));
+      rows.push_back(isa::WordOf(add));
+    }
+  }
+  Adjustments All() const { return {tokens, rows.data()}; }
+  std::vector<int32_t> tokens, rows;
+};
+
+Record SampleAdjusted(const std::vector<float>& logits, const Params& params,
+                      const Adjusted& adjusted, int32_t begin = 0, int32_t count = 1 << 20) {
+  Sampler sampler(kernels::ScalarKernels(), std::ssize(logits));
+  std::vector<int32_t> words = Words(params);
+  words[isa::kSampleAdjustBegin] = begin;
+  words[isa::kSampleAdjustCount] = count;
+  Record record(isa::kSampleRecordWords);
+  sampler.Run(logits, words.data(), adjusted.All(), record.data());
+  return record;
+}
+
+TEST(Sampler, AdjustmentsDivideThenAdd) {
+  const std::vector<float> logits = {4, 3, -1, -2};
+  auto greedy = [&](const Adjusted& adjusted) {
+    return SampleAdjusted(logits, {.temperature = 0}, adjusted)[isa::kRecordToken];
+  };
+  EXPECT_EQ(greedy(Adjusted({})), 0);
+  EXPECT_EQ(greedy(Adjusted({{0, 1.5f, 0}})), 1);            // 2.67
+  EXPECT_EQ(greedy(Adjusted({{0, 1.3f, 0}})), 0);            // 3.08
+  EXPECT_EQ(greedy(Adjusted({{2, 1, 5.5f}})), 2);            // 4.5
+  EXPECT_EQ(greedy(Adjusted({{2, 2, 5.5f}})), 0);            // -2 + 5.5: it is multiplied
+  EXPECT_EQ(greedy(Adjusted({{2, 0.1f, 4.2f}})), 2);         // -0.1 + 4.2
+  EXPECT_EQ(greedy(Adjusted({{0, 1, -2}, {1, 1, -2}})), 0);  // both
+  EXPECT_EQ(greedy(Adjusted({{0, 2, 1.5f}})), 0);            // 4 / 2 + 1.5
+  EXPECT_EQ(greedy(Adjusted({{0, 2, 0.5f}})), 1);            // 4 / 2 + 0.5
+}
+
+TEST(Sampler, ForbiddenTokensAreNeverDrawn) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    Rng rng(seed);
+    const std::vector<float> logits = RandomLogits(rng, 2 + rng.Below(3000), 3);
+    std::set<int32_t> allowed;
+    std::vector<std::tuple<int32_t, float, float>> list;
+    for (int32_t token = 0; token < std::ssize(logits); ++token)
+      if (rng.Below(20) != 0 && token != 1)
+        list.emplace_back(token, rng.Uniform(0.5f, 2), -kInfinity);
+      else
+        allowed.insert(token);
+    const Adjusted adjusted(list);
+    for (const Params& params :
+         {Params{.temperature = 0}, Params{}, Params{.top_k = 40}, Params{.top_p = 0.9f},
+          Params{.min_p = 0.1f}, Params{.temperature = kInfinity},
+          Params{.temperature = kInfinity, .top_k = 1000},
+          Params{.top_p = 0.999f, .top_k = 2000}}) {
+      Params draw = params;
+      draw.seed = seed;
+      EXPECT_TRUE(allowed.contains(SampleAdjusted(logits, draw, adjusted)[isa::kRecordToken]))
+          << "seed " << seed;
+    }
+  }
+}
+
+TEST(Sampler, WhereAllIsForbiddenNothingIs) {
+  const std::vector<float> logits = {1, 5, 2};
+  const Adjusted all({{0, 1, -kInfinity}, {1, 1, -kInfinity}, {2, 1, -kInfinity}});
+  EXPECT_EQ(SampleAdjusted(logits, {.temperature = 0}, all)[isa::kRecordToken], 1);
+  std::set<int32_t> drawn;
+  for (int32_t counter = 0; counter < 500; ++counter)
+    drawn.insert(SampleAdjusted(logits, {.temperature = 9, .counter = counter}, all)[0]);
+  EXPECT_EQ(drawn.size(), 3u);
+}
+
+TEST(Sampler, LogprobsAreOfTheLogitsAsTheyWere) {
+  const std::vector<float> logits = {1, 5, 2, 4};
+  const Adjusted adjusted({{1, 1, -kInfinity}, {0, 1, 9}});
+  const Record record = SampleAdjusted(logits, {.temperature = 0, .logprobs = 4}, adjusted);
+  const Record plain = Sample(logits, {.logprobs = 4, .target = 0});
+  EXPECT_EQ(record[isa::kRecordToken], 0);
+  EXPECT_EQ(record, plain);
+}
+
+TEST(Sampler, PartsPastTheEndAreCutOff) {
+  const std::vector<float> logits = {3, 2, 1};
+  const Adjusted adjusted({{0, 1, -kInfinity}, {1, 1, -kInfinity}});
+  auto greedy = [&](int32_t begin, int32_t count) {
+    return SampleAdjusted(logits, {.temperature = 0}, adjusted, begin, count)[isa::kRecordToken];
+  };
+  constexpr int32_t kLeast = std::numeric_limits<int32_t>::min();
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  EXPECT_EQ(greedy(0, 0), 0);
+  EXPECT_EQ(greedy(0, 1), 1);
+  EXPECT_EQ(greedy(0, 2), 2);
+  EXPECT_EQ(greedy(1, 1), 0);
+  EXPECT_EQ(greedy(0, kMost), 2);
+  EXPECT_EQ(greedy(kLeast, kMost), 2);
+  EXPECT_EQ(greedy(kMost, kMost), 0);
+  EXPECT_EQ(greedy(2, 1), 0);
+  EXPECT_EQ(greedy(0, kLeast), 0);
 }
 
 }  // namespace
