@@ -4,7 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/size.h"
-#include "device/device.h"
+#include "cli/workload.h"
 #include "isa/encoding.h"
 
 namespace millpower::cli {
@@ -35,6 +35,13 @@ Result<Subject> Open(const Flags& flags) {
   return Subject{std::move(model.compiled.program), std::move(model.texts)};
 }
 
+// Of all weights of one type. Packing fills channels and chunks up, so bits a weight are a little
+// more than the type's own.
+struct WeightSizes {
+  int64_t bytes = 0;
+  int64_t values = 0;
+};
+
 void PrintSummary(const Subject& subject) {
   const isa::Program& program = subject.program;
   std::printf("program      %s (format version %u)\n", program.name.c_str(), isa::kFormatVersion);
@@ -44,34 +51,34 @@ void PrintSummary(const Subject& subject) {
   for (const auto& [fact, value] : program.facts)
     std::printf("%-12s %lld\n", fact.c_str(), static_cast<long long>(value));
 
-  std::map<std::string, int64_t> weight_bytes;  // by type
-  int64_t all_weights = 0, scratch = 0, ops_per_row = 0;
+  std::map<DType, WeightSizes> weights;
+  int64_t all_weights = 0, scratch = 0;
   for (const isa::Buffer& buffer : program.buffers) {
     const int64_t bytes = isa::BufferBytes(buffer, program.Max(buffer.rows));
     if (buffer.kind == isa::BufferKind::kWeight) {
-      weight_bytes[Name(buffer.dtype)] += bytes;
+      weights[buffer.dtype].bytes += bytes;
+      weights[buffer.dtype].values += buffer.rows.size * buffer.cols;
       all_weights += bytes;
     } else if (buffer.kind != isa::BufferKind::kKv) {
       scratch += bytes;
     }
   }
   std::map<std::string, int> counts;
-  for (const auto& stream : program.streams) {
-    for (const isa::Instruction& in : stream) {
-      ++counts[isa::Info(in.op).name];
-      if (in.op != isa::Opcode::kMatMul) continue;
-      const isa::Buffer& w = program.buffer(in.operand(isa::matmul::kW));
-      ops_per_row += 2 * w.rows.size * w.cols;
-    }
-  }
-  std::printf("weights      %s", FormatSize(all_weights).c_str());
-  for (const auto& [type, bytes] : weight_bytes)
-    std::printf(" (%s %s)", type.c_str(), FormatSize(bytes).c_str());
-  std::printf("\nkv cache     %lld bytes per token\n",
-              static_cast<long long>(device::KvPageBytes(program) / isa::kPagePositions));
+  for (const auto& stream : program.streams)
+    for (const isa::Instruction& in : stream) ++counts[isa::Info(in.op).name];
+  const Workload work = WorkloadOf(program);
+  std::printf("weights      %s\n", FormatSize(all_weights).c_str());
+  for (const auto& [type, sizes] : weights)
+    std::printf("  %-10s %s, %.3f bits a weight\n", Name(type), FormatSize(sizes.bytes).c_str(),
+                8 * static_cast<double>(sizes.bytes) / static_cast<double>(sizes.values));
+  std::printf("decode       %s of weights a step, and %s of KV for each token before\n",
+              FormatSize(static_cast<int64_t>(work.step_weight_bytes)).c_str(),
+              FormatSize(static_cast<int64_t>(work.kv_bytes_per_position)).c_str());
   std::printf("scratch      %s\n", FormatSize(scratch).c_str());
-  std::printf("matmul       %.3f Gop per token, all layers and the head\n",
-              static_cast<double>(ops_per_row) / 1e9);
+  std::printf(
+      "matmul       %.3f Gop a token of the layers (f32 %.3f, int8 %.3f), %.3f of the head\n",
+      (work.float_ops + work.int8_ops) / 1e9, work.float_ops / 1e9, work.int8_ops / 1e9,
+      work.head_ops / 1e9);
   for (const isa::Register& reg : program.registers)
     std::printf("register     %s, up to %lld%s\n", reg.name.c_str(),
                 static_cast<long long>(reg.max), reg.at_load ? ", set at load" : "");

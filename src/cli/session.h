@@ -27,6 +27,15 @@ struct SessionOptions {
 };
 
 struct Session {
+  Session() = default;
+  Session(Session&&) = default;
+  // What is replaced ends in the order of destruction, the engine before its device.
+  Session& operator=(Session&& other) noexcept {
+    if (this == &other) return *this;
+    std::destroy_at(this);
+    return *std::construct_at(this, std::move(other));
+  }
+
   LoadedModel model;
   std::shared_ptr<device::Device> device;  // of several sessions, perhaps
   int64_t weights_bytes = 0;

@@ -61,10 +61,15 @@ def test_inspect_needs_no_weights():
 def test_bench_prints_json():
     done = millpower("bench", MODEL, "--runs", "1", "--json")
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout, parse_constant=pytest.fail)  # NaN, Infinity
     for key in ("read_bandwidth_bytes_s", "decode_tok_s", "decode_share_of_bandwidth",
-                "prefill_512_tok_s", "resident_bytes", "cold_start_s"):
+                "batch_8_tok_s", "batch_32_tok_s", "decode_at_context_tok_s", "issue_cost_share",
+                "prefill_512_tok_s", "resident_bytes", "cold_start_s", "threads"):
         assert result[key] > 0, key
+    for key in ("int8_peak_ops_s", "prefill_share_of_peak", "decode_4096_tok_s"):
+        assert result[key] is None or result[key] > 0, key
+    assert len(result["runs"]) == 1
+    assert result["runs"][0]["decode_tok_s"] == result["decode_tok_s"]
 
 
 def test_damage_is_named(compiled, tmp_path):
