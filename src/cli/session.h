@@ -27,6 +27,10 @@ struct SessionOptions {
 };
 
 struct Session {
+  Session() = default;
+  Session(Session&&) = default;
+  Session& operator=(Session&& other) noexcept;  // the engine that was there ends first
+
   LoadedModel model;
   std::shared_ptr<device::Device> device;  // of several sessions, perhaps
   int64_t weights_bytes = 0;
