@@ -10,7 +10,7 @@ WERROR ?= OFF
 
 BINARY := build/release/millpower
 
-.PHONY: help serve build test test-fast test-e2e asan fuzz format check setup clean
+.PHONY: help serve build test test-fast test-e2e test-interop asan fuzz format check setup clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,14 @@ test-fast: setup ## unit tests beside the sources, in C++
 
 test-e2e: build build/venv/.ready ## the real binary, driven by real clients
 	@build/venv/bin/python -m pytest -q tests/e2e
+
+test-interop: build build/venv-interop/.ready ## other people's tools against the server (lm-evaluation-harness)
+	@build/venv-interop/bin/python -m pytest -q tests/interop
+
+build/venv-interop/.ready: tests/interop/requirements.txt
+	@python3 -m venv build/venv-interop
+	@build/venv-interop/bin/pip install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
+	@touch $@
 
 build/venv/.ready: tests/e2e/requirements.txt
 	@python3 -m venv build/venv

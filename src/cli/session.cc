@@ -88,6 +88,16 @@ Result<LoadedModel> LoadInBackground(const std::string& path, const LoadOptions&
 
 }  // namespace
 
+Session& Session::operator=(Session&& other) noexcept {
+  engine = nullptr;
+  model = std::move(other.model);
+  device = std::move(other.device);
+  weights_bytes = other.weights_bytes;
+  kv_bytes = other.kv_bytes;
+  engine = std::move(other.engine);
+  return *this;
+}
+
 std::string DefaultModelName(const std::filesystem::path& given) {
   std::error_code ignored;
   const std::filesystem::path path = given.has_filename() ? given : given.parent_path();

@@ -29,12 +29,7 @@ struct SessionOptions {
 struct Session {
   Session() = default;
   Session(Session&&) = default;
-  // What is replaced ends in the order of destruction, the engine before its device.
-  Session& operator=(Session&& other) noexcept {
-    if (this == &other) return *this;
-    std::destroy_at(this);
-    return *std::construct_at(this, std::move(other));
-  }
+  Session& operator=(Session&& other) noexcept;  // the engine that was there ends first
 
   LoadedModel model;
   std::shared_ptr<device::Device> device;  // of several sessions, perhaps

@@ -68,6 +68,8 @@ void ReadOneOf(FieldReader& fields, const char* name, std::span<const char* cons
     fields.Refuse(name, fmt::format("must be one of {}", fmt::join(choices, ", ")));
 }
 
+}  // namespace
+
 Result<ModelSpec> ReadModelSpec(const Json& body, const fs::path& root) {
   FieldReader fields(body);
   ModelSpec spec;
@@ -91,8 +93,6 @@ Result<ModelSpec> ReadModelSpec(const Json& body, const fs::path& root) {
   spec.path = path;
   return spec;
 }
-
-}  // namespace
 
 std::string NewAdminKey() {
   std::random_device device;  // the kernel's

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "base/json.h"
 #include "base/result.h"
 #include "serve/model_host.h"
 
@@ -28,6 +29,9 @@ std::string NewAdminKey();
 // a folder) leads out of that by ".." or by a link. Errors: kInvalidArgument (param "path").
 Result<std::filesystem::path> ResolveModelPath(const std::string& path,
                                                const std::filesystem::path& root);
+
+// The body of a request to load a model. Errors: kInvalidArgument, naming the field.
+Result<ModelSpec> ReadModelSpec(const Json& body, const std::filesystem::path& root);
 
 class AdminServer {
  public:

@@ -139,7 +139,9 @@ Connection::Task<void> Connection::Serve() {
     const bool sent = co_await SendAnswer(*exchange);
     context_.observer(*exchange, std::chrono::steady_clock::now() - start);
     if (sent && unread) co_await Linger();
-    if (!sent || !exchange->request().keep_alive) break;
+    // An end that arrives with the last byte of an answer is seen by the watch alone: Asio's
+    // reactor waits for an edge before it reads again from a socket that had nothing more to give.
+    if (!sent || hung_up_ || !exchange->request().keep_alive) break;
   }
   error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
@@ -242,6 +244,7 @@ Connection::Task<bool> Connection::Write(std::string bytes) {
 Connection::Task<void> Connection::WatchForHangUp() {
   while (buffer_.size() < kReadAheadBytes) {
     const auto [error, count] = co_await socket_.async_read_some(buffer_.prepare(4096), kTuple);
+    hung_up_ = error && error != asio::error::operation_aborted;
     if (error) co_return;
     buffer_.commit(count);
   }

@@ -74,6 +74,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::steady_timer wake_;  // cancelled to wake SendOutput
   boost::beast::flat_buffer buffer_;
   bool idle_ = true;
+  bool hung_up_ = false;  // the client's end has been read
 };
 
 }  // namespace millpower::serve
