@@ -6,81 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-#include "device/cpu/cpu_device.h"
 #include "golden_models.h"
-#include "isa/sampling.h"
 
 namespace millpower {
 namespace {
-
-// One model on the CPU device, driven launch by launch.
-class Model {
- public:
-  Model(const std::string& name, const compile::Options& options,
-        const device::cpu::CpuOptions& cpu)
-      : device_(device::cpu::MakeCpuDevice(cpu)) {
-    GoldenModel compiled = CompileGolden(name, options);
-    program_ = compiled.program;
-    auto loaded = device_->Load(program_, std::move(compiled.weights), {.kv_pages = kPages});
-    EXPECT_TRUE(loaded) << loaded.error().message;
-    loaded_ = std::move(*loaded);
-  }
-
-  // Appends `tokens` to the sequence; logits of the last `picked` of them, row by row.
-  std::vector<std::vector<float>> Run(std::span<const int32_t> tokens, int64_t picked) {
-    device::Launch launch(*program_);
-    auto input = [&](const char* name) -> std::vector<int32_t>& {
-      return launch.inputs[static_cast<size_t>(program_->FindBuffer(name))];
-    };
-    auto set = [&](const char* name, int64_t value) {
-      launch.registers[static_cast<size_t>(program_->FindRegister(name))] = value;
-    };
-    const auto rows = static_cast<int64_t>(tokens.size());
-    for (int64_t i = 0; i < rows; ++i) {
-      input("tokens").push_back(tokens[static_cast<size_t>(i)]);
-      input("positions").push_back(static_cast<int32_t>(position_ + i));
-    }
-    input("sequences") = {0, static_cast<int32_t>(rows), static_cast<int32_t>(position_), 0};
-    // Pages in a scrambled order: where a position lives must not matter.
-    for (int32_t i = 0; i < kPages; ++i) input("pages").push_back((i * 7 + 3) % kPages);
-    for (int64_t i = rows - picked; i < rows; ++i)
-      input("picked_rows").push_back(static_cast<int32_t>(i));
-    input("sampling").assign(static_cast<size_t>(picked * isa::kSampleParamWords), 0);
-    for (int64_t i = 0; i < picked; ++i)
-      input("sampling")[static_cast<size_t>(i * isa::kSampleParamWords + isa::kSampleTarget)] = -1;
-    set("rows", rows);
-    set("seqs", 1);
-    set("picked", picked);
-    set("page_entries", kPages);
-    const auto ticket = loaded_->Submit(launch);
-    EXPECT_TRUE(ticket) << ticket.error().message;
-    EXPECT_TRUE(loaded_->Complete(*ticket));
-    position_ += rows;
-    const auto bytes = loaded_->Output(program_->FindBuffer("logits"));
-    const auto vocab = static_cast<size_t>(program_->FactOr("vocab_size", 0));
-    std::vector<std::vector<float>> logits(static_cast<size_t>(picked), std::vector<float>(vocab));
-    for (size_t i = 0; i < logits.size(); ++i)
-      std::memcpy(logits[i].data(), bytes.data() + i * vocab * 4, vocab * 4);
-    const auto* records =
-        reinterpret_cast<const int32_t*>(loaded_->Output(program_->FindBuffer("sampled")).data());
-    sampled_ = records[(picked - 1) * isa::kSampleRecordWords + isa::kRecordToken];
-    return logits;
-  }
-
-  // The token that the last Run's last row sampled (greedily).
-  int32_t sampled() const { return sampled_; }
-  void Restart() { position_ = 0; }
-
- private:
-  static constexpr int32_t kPages = 31;
-  std::unique_ptr<device::Device> device_;
-  std::shared_ptr<const isa::Program> program_;
-  std::unique_ptr<device::LoadedProgram> loaded_;
-  int64_t position_ = 0;
-  int32_t sampled_ = 0;
-};
 
 float LargestDifference(std::span<const float> a, std::span<const float> b) {
   EXPECT_EQ(a.size(), b.size());
@@ -101,7 +31,7 @@ class Golden : public testing::TestWithParam<std::string> {};
 
 TEST_P(Golden, LogitsEqualTheReference) {
   const Reference reference(GetParam());
-  Model model(GetParam(), kExact, {.threads = 2});
+  DeviceModel model(CompileGolden(GetParam(), kExact), {.threads = 2});
   const auto prompt = reference.Get<int32_t>("short.prompt_ids");
   const auto expected = reference.Get<float>("short.logits");
   const auto logits = model.Run(prompt, static_cast<int64_t>(prompt.size()));
@@ -119,7 +49,7 @@ TEST_P(Golden, LogitsEqualTheReference) {
 TEST_P(Golden, GreedyOutputIsTheReferences) {
   const Reference reference(GetParam());
   for (const std::string which : {"short", "long"}) {
-    Model model(GetParam(), kExact, {.threads = 2});
+    DeviceModel model(CompileGolden(GetParam(), kExact), {.threads = 2});
     const auto expected = reference.Get<int32_t>(which + ".greedy_ids");
     ASSERT_GE(expected.size(), 180u);
     model.Run(reference.Get<int32_t>(which + ".prompt_ids"), 1);
@@ -136,8 +66,10 @@ TEST_P(Golden, GreedyOutputIsTheReferences) {
 // reference's top two lie closer than our logits' error.
 TEST_P(Golden, Bf16DiffersOnlyAtNearTies) {
   const Reference reference(GetParam());
-  Model exact(GetParam(), kExact, {.threads = 2});
-  Model model(GetParam(), {.weight_type = DType::kBf16, .kv_type = DType::kBf16}, {.threads = 2});
+  DeviceModel exact(CompileGolden(GetParam(), kExact), {.threads = 2});
+  DeviceModel model(
+      CompileGolden(GetParam(), {.weight_type = DType::kBf16, .kv_type = DType::kBf16}),
+      {.threads = 2});
   const auto prompt = reference.Get<int32_t>("long.prompt_ids");
   const auto expected = reference.Get<int32_t>("long.greedy_ids");
   const auto gaps = reference.Get<float>("long.top2_gap");
@@ -159,7 +91,7 @@ TEST_P(Golden, Bf16DiffersOnlyAtNearTies) {
 }
 
 // The bits of all logits of the long prompt and some steps after it.
-uint64_t HashOfLogits(Model& model, const Reference& reference, int64_t chunk) {
+uint64_t HashOfLogits(DeviceModel& model, const Reference& reference, int64_t chunk) {
   const auto prompt = reference.Get<int32_t>("long.prompt_ids");
   const auto output = reference.Get<int32_t>("long.greedy_ids");
   std::vector<int32_t> tokens = prompt;
@@ -184,11 +116,11 @@ TEST_P(Golden, BitsDoNotDependOnThreadsChunksOrOrder) {
     uint64_t expected = 0;
     for (const auto& [threads, chunk, seed] :
          {std::tuple{1, 64, 0}, {2, 1, 0}, {4, 7, 0}, {2, 33, 1}, {1, 13, 2}, {3, 64, 3}}) {
-      Model model(GetParam(), options,
-                  {.threads = threads,
-                   .kernels = set,
-                   .order_seed = static_cast<uint64_t>(seed),
-                   .serial_cost = 0});
+      DeviceModel model(CompileGolden(GetParam(), options),
+                        {.threads = threads,
+                         .kernels = set,
+                         .order_seed = static_cast<uint64_t>(seed),
+                         .serial_cost = 0});
       const uint64_t hash = HashOfLogits(model, reference, chunk);
       if (expected == 0) expected = hash;
       EXPECT_EQ(hash, expected) << set->name << ", " << threads << " threads, chunks of " << chunk
@@ -200,7 +132,8 @@ TEST_P(Golden, BitsDoNotDependOnThreadsChunksOrOrder) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Golden,
                          testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
-                                         "tiny-bias"),
+                                         "tiny-bias", "tiny-moe", "tiny-moe-fused",
+                                         "tiny-moe-sparse"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::ranges::replace(name, '-', '_');
@@ -211,8 +144,9 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
 TEST(Bits, ArePinned) {
   const Reference reference("tiny-untied-bf16");
   for (const kernels::KernelSet* set : kernels::AvailableKernels()) {
-    Model model("tiny-untied-bf16", {.weight_type = {}, .kv_type = DType::kBf16},
-                {.threads = 2, .kernels = set});
+    DeviceModel model(
+        CompileGolden("tiny-untied-bf16", {.weight_type = {}, .kv_type = DType::kBf16}),
+        {.threads = 2, .kernels = set});
     EXPECT_EQ(HashOfLogits(model, reference, 64), 16733139604770133152u) << set->name;
   }
 }

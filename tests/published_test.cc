@@ -65,7 +65,8 @@ TEST_P(Shape, IsThatOfTheWeights) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Shape,
                          testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
-                                         "tiny-bias"),
+                                         "tiny-bias", "tiny-moe", "tiny-moe-fused",
+                                         "tiny-moe-sparse"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::ranges::replace(name, '-', '_');

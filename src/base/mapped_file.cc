@@ -74,6 +74,14 @@ void MappedFile::DropResident(size_t offset_bytes, size_t size_bytes) const {
   if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+void DropResident(std::span<const MappedFile> files, std::span<const std::byte> bytes) {
+  for (const MappedFile& file : files) {
+    const std::span<const std::byte> all = file.bytes();
+    if (bytes.data() >= all.data() && bytes.data() + bytes.size() <= all.data() + all.size())
+      return file.DropResident(static_cast<size_t>(bytes.data() - all.data()), bytes.size());
+  }
+}
+
 Result<std::string> ReadFile(const std::filesystem::path& path, size_t limit_bytes) {
   FileDescriptor file;
   TRY_ASSIGN(const size_t size_bytes, OpenRegular(path, file));

@@ -36,6 +36,9 @@ class MappedFile {
   std::filesystem::path path_;
 };
 
+// DropResident of `bytes` in that of the files that holds them; nothing when none does.
+void DropResident(std::span<const MappedFile> files, std::span<const std::byte> bytes);
+
 // Reads a whole file of at most `limit_bytes`. Errors: kNotFound, kIo, kOutOfRange (too large).
 Result<std::string> ReadFile(const std::filesystem::path& path, size_t limit_bytes);
 

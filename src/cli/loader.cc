@@ -7,7 +7,8 @@
 #include "base/mapped_file.h"
 #include "base/threads.h"
 #include "cli/progress.h"
-#include "import/hf/folder.h"
+#include "import/hf/config.h"
+#include "import/model.h"
 #include "import/qwen3/published.h"
 #include "isa/sampling.h"
 
@@ -99,34 +100,59 @@ Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOpt
                   package.texts, options);
 }
 
+// What takes more bytes packed than in the file, and is not asked for.
+void NoteWidened(const ir::Graph& graph, const compile::Options& options,
+                 std::vector<std::string>& notes) {
+  if (options.weight_type) return;
+  int64_t f16 = 0, q6_k = 0;
+  for (const ir::Value& value : graph.values()) {
+    if (value.kind != ir::ValueKind::kWeight) continue;
+    f16 += value.dtype == DType::kF16;
+    q6_k += value.dtype == DType::kQ6_K;
+  }
+  if (f16 > 0)
+    notes.push_back(
+        fmt::format("{} weights are widened from f16 to f32 (--weights bf16 or int8 "
+                    "takes less memory)",
+                    f16));
+  if (q6_k > 0)
+    notes.push_back(
+        fmt::format("{} weights are widened from q6_k to 8 bits a value, exactly", q6_k));
+}
+
+// "model" of "model.gguf", and of each part of a split model.
+std::string NameOf(const std::filesystem::path& path) {
+  if (path.extension() != ".gguf") return std::filesystem::absolute(path).filename();
+  return import::WithoutPartNumber(path.stem());
+}
+
 }  // namespace
 
 Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadOptions& options) {
-  TRY_ASSIGN(import::HfFolder folder, import::OpenHfFolder(path));
+  TRY_ASSIGN(import::Model files, import::OpenModel(path));
   ImportedModel model;
-  if (folder.tokenizer_json.empty())
+  if (files.tokenizer_json.empty())
     return Fail(ErrorCode::kNotFound, "no tokenizer.json in " + path.string());
   text::ChatFormat format;
   if (options.chat_format) {
     format = *options.chat_format;
-  } else if (folder.chat_template.empty()) {
+  } else if (files.chat_template.empty()) {
     return Fail(ErrorCode::kUnsupported,
                 path.string() + " has no chat template; choose the format with --chat-format");
   } else {
-    auto detected = text::DetectChatFormat(folder.chat_template);
+    auto detected = text::DetectChatFormat(files.chat_template);
     if (!detected) return FailAt(path.string(), detected.error());
     format = *detected;
   }
-  TRY_ASSIGN(const ir::Graph graph, folder.BuildGraph(GraphOptionsOf(options)));
+  TRY_ASSIGN(const ir::Graph graph, files.BuildGraph(GraphOptionsOf(options)));
   TRY_ASSIGN(model.compiled, compile::Compile(graph, options.compile));
-  model.texts = {{"tokenizer", std::move(folder.tokenizer_json)},
+  model.texts = {{"tokenizer", std::move(files.tokenizer_json)},
                  {"chat", text::ChatFormatName(format)},
-                 {"generation", GenerationText(folder.generation)},
+                 {"generation", GenerationText(files.generation)},
                  {"source", path.string()}};
-  model.notes = std::move(folder.notes);
-  model.notes.insert(model.notes.end(), folder.generation.notes.begin(),
-                     folder.generation.notes.end());
-  model.weights = std::move(folder.weights);
+  model.notes = std::move(files.notes);
+  NoteWidened(graph, options.compile, model.notes);
+  model.weights = std::move(files.weights);
   return model;
 }
 
@@ -158,12 +184,12 @@ Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadO
 }
 
 Result<std::string> GraphText(const std::string& model, const LoadOptions& options) {
-  if (!std::filesystem::is_directory(model)) {
+  if (!std::filesystem::is_directory(model) && !import::IsGgufFile(model)) {
     TRY_ASSIGN(const ir::Graph graph, ShapeGraph(model, options));
     return ir::ToText(graph);
   }
-  TRY_ASSIGN(const import::HfFolder folder, import::OpenHfFolder(model));
-  TRY_ASSIGN(const ir::Graph graph, folder.BuildGraph(GraphOptionsOf(options)));
+  TRY_ASSIGN(const import::Model files, import::OpenModel(model));
+  TRY_ASSIGN(const ir::Graph graph, files.BuildGraph(GraphOptionsOf(options)));
   return ir::ToText(graph);
 }
 
@@ -172,8 +198,10 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
   const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
   if (std::filesystem::is_regular_file(path)) {
     if (isa::IsPackage(path)) return LoadPackage(path, options);
-    return Fail(ErrorCode::kUnsupported,
-                path.string() + " is neither a compiled model nor a model folder");
+    if (!import::IsGgufFile(path))
+      return Fail(
+          ErrorCode::kUnsupported,
+          path.string() + " is neither a compiled model nor a model folder nor a GGUF file");
   }
   TRY_ASSIGN(ImportedModel imported, ImportModel(path, options));
   for (const std::string& note : imported.notes) spdlog::warn("{}: {}", path.string(), note);
@@ -184,8 +212,8 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
     TRY_ASSIGN(weights, compile::PackAll(imported.compiled.program, imported.compiled.packing,
                                          *imported.weights, team, Both(progress, options)));
   }
-  return Assemble(std::filesystem::absolute(path).filename(), std::move(imported.compiled.program),
-                  std::move(weights), imported.texts, options);
+  return Assemble(NameOf(path), std::move(imported.compiled.program), std::move(weights),
+                  imported.texts, options);
 }
 
 }  // namespace millpower::cli

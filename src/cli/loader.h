@@ -1,5 +1,5 @@
-// From a path to a model that can run: a compiled file, mapped; or a model folder, imported,
-// compiled and packed now.
+// From a path to a model that can run: a compiled file, mapped; or a model folder or a GGUF file,
+// imported, compiled and packed now.
 #pragma once
 
 #include <filesystem>
@@ -18,18 +18,18 @@
 namespace millpower::cli {
 
 struct LoadOptions {
-  compile::Options compile;                     // of a folder; a compiled file has its own
+  compile::Options compile;                     // not of a compiled file, which has its own
   std::optional<text::ChatFormat> chat_format;  // instead of what the model says
-  int64_t max_batch_tokens = 512;               // of a folder: rows of one launch
-  int64_t max_num_seqs = 64;                    // of a folder: sequences of one launch
-  int64_t max_picked = 0;                       // of a folder: rows with logits; 0: max_num_seqs
+  int64_t max_batch_tokens = 512;               // likewise: rows of one launch
+  int64_t max_num_seqs = 64;                    // likewise: sequences of one launch
+  int64_t max_picked = 0;                       // likewise: rows with logits; 0: max_num_seqs
   int threads = 1;                              // for packing
   bool show_progress = true;                    // on standard error, when it is a terminal
   isa::Progress on_progress = nullptr;          // told besides: bytes read or packed
 };
 
 struct LoadedModel {
-  std::string name;  // the path's last part
+  std::string name;  // the path's last part, without .gguf and the number of a part
   std::shared_ptr<const isa::Program> program;
   isa::BoundWeights weights;
   std::unique_ptr<text::Tokenizer> tokenizer;
@@ -42,7 +42,7 @@ struct LoadedModel {
 // settled otherwise.
 Result<LoadedModel> LoadModel(const std::filesystem::path& path, const LoadOptions& options);
 
-// A model folder as `compile` writes it: all but the packed weights.
+// A model folder or GGUF file as `compile` writes it: all but the packed weights.
 struct ImportedModel {
   compile::Compiled compiled;
   isa::Texts texts;
@@ -50,13 +50,14 @@ struct ImportedModel {
   std::vector<std::string> notes;
 };
 
-Result<ImportedModel> ImportModel(const std::filesystem::path& folder, const LoadOptions& options);
+Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadOptions& options);
 
 // A Program without weights: from a config.json file, or from the name of a published model such
 // as "qwen3-32b". Errors: kNotFound, listing the names there are.
 Result<ImportedModel> ImportShape(const std::string& config_or_name, const LoadOptions& options);
 
-// The text form of the graph that a folder, a config.json or a published name is compiled from.
+// The text form of the graph that a folder, a GGUF file, a config.json or a published name is
+// compiled from.
 Result<std::string> GraphText(const std::string& model, const LoadOptions& options);
 
 }  // namespace millpower::cli

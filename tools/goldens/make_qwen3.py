@@ -18,10 +18,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 SHORT_TOKENS, LONG_TOKENS, NEW_TOKENS_MAX = 5, 72, 200
 MIN_GAP = 0.004  # smallest allowed distance between the best two logits of a greedy step
+MIN_ROUTER_GAP = 2e-4  # and between the router logits of the last expert chosen and the first one not
 # Added tokens of the chat format, in Qwen's order; the flag is "special".
 ADDED_TOKENS = (
     ("<|endoftext|>", True), ("<|im_start|>", True), ("<|im_end|>", True), ("<tool_call>", False), ("</tool_call>", False),
@@ -42,10 +43,15 @@ class Golden:
     name: str
     style: int  # 4 or 5: which transformers generation wrote config.json
     dtype: torch.dtype  # of the stored weights; the reference always computes in float32
-    shape: dict[str, object]  # arguments of Qwen3Config
+    shape: dict[str, object]  # arguments of Qwen3Config, or of Qwen3MoeConfig when it has num_experts
     shard_kb: int | None = None  # split the weights into files of about this size
     store_tied_head: bool = False  # store lm_head.weight beside a tied embedding, as some published files do
+    fused: bool = False  # store experts as the model holds them, all in one tensor, and not as files published so far
     rope: dict[str, object] = field(default_factory=lambda: {"rope_type": "default", "rope_theta": 10_000.0})
+
+    @property
+    def model(self) -> type:
+        return Qwen3MoeForCausalLM if "num_experts" in self.shape else Qwen3ForCausalLM
 
 
 GOLDENS = (
@@ -72,6 +78,23 @@ GOLDENS = (
         "tiny-bias", 4, torch.float32,
         dict(hidden_size=36, num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_hidden_layers=2, intermediate_size=60, vocab_size=277, tie_word_embeddings=False, attention_bias=True, rms_norm_eps=1e-5),
     ),
+    Golden(
+        "tiny-moe", 4, torch.bfloat16,
+        dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_hidden_layers=2, intermediate_size=72, vocab_size=290, tie_word_embeddings=True,
+             num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20, norm_topk_prob=True),
+    ),
+    Golden(  # layers 0 and 3 are dense
+        "tiny-moe-fused", 5, torch.float32,
+        dict(hidden_size=36, num_attention_heads=2, num_key_value_heads=1, head_dim=24, num_hidden_layers=4, intermediate_size=52, vocab_size=281, tie_word_embeddings=False,
+             num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28, norm_topk_prob=False, mlp_only_layers=[0, 3]),
+        fused=True,
+    ),
+    Golden(  # every second layer has experts, from layer 1 on
+        "tiny-moe-sparse", 5, torch.float16,
+        dict(hidden_size=48, num_attention_heads=3, num_key_value_heads=3, head_dim=16, num_hidden_layers=3, intermediate_size=64, vocab_size=300, tie_word_embeddings=True,
+             num_experts=8, num_experts_per_tok=8, moe_intermediate_size=16, norm_topk_prob=True, decoder_sparse_step=2),
+        rope={"rope_type": "default", "rope_theta": 1_000_000.0},
+    ),
 )  # fmt: skip
 
 
@@ -94,11 +117,12 @@ def make_tokenizer(vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def make_config(golden: Golden) -> Qwen3Config:
+def make_config(golden: Golden) -> Qwen3Config | Qwen3MoeConfig:
     ids = {text: golden.shape["vocab_size"] - len(ADDED_TOKENS) + i for i, (text, _) in enumerate(ADDED_TOKENS)}
-    return Qwen3Config(
+    return golden.model.config_class(
         **golden.shape, rope_parameters=dict(golden.rope), max_position_embeddings=256 if golden.rope["rope_type"] == "yarn" else 512,
         bos_token_id=None, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], attn_implementation="eager",
+        **({"experts_implementation": "eager"} if "num_experts" in golden.shape else {}),
     )  # fmt: skip
 
 
@@ -131,6 +155,16 @@ def greedy(model: Qwen3ForCausalLM, prompt: list[int], count: int) -> dict[str, 
     }
 
 
+def min_router_gap(model: Qwen3ForCausalLM, ids: list[int]) -> float:
+    """How clear the choice of experts is, at its least clear; infinite where there is none."""
+    choices = getattr(model.config, "num_experts_per_tok", 0)
+    if choices == 0 or choices == model.config.num_experts:
+        return float("inf")
+    routers = model(input_ids=torch.tensor([ids]), use_cache=False, output_router_logits=True).router_logits
+    best = torch.cat(routers).sort(descending=True).values
+    return (best[:, choices - 1] - best[:, choices]).min().item()
+
+
 def is_lively(ids: torch.Tensor) -> bool:
     """Many different tokens, and the second half is not a short loop."""
     tail = ids[len(ids) // 2 :].tolist()
@@ -149,6 +183,8 @@ def reference(model: Qwen3ForCausalLM, seed: int) -> tuple[dict[str, torch.Tenso
         if found is None or not is_lively(found["greedy_ids"]):
             return None
         output = model(input_ids=prompt[None], use_cache=False, output_hidden_states=True)
+        if min_router_gap(model, [*prompt.tolist(), *found["greedy_ids"].tolist()]) < MIN_ROUTER_GAP:
+            return None
         tensors[f"{label}.prompt_ids"] = prompt.to(torch.int32)
         tensors |= {f"{label}.{name}": value for name, value in found.items()}
         if label == "short":
@@ -167,15 +203,20 @@ def reference(model: Qwen3ForCausalLM, seed: int) -> tuple[dict[str, torch.Tenso
     return tensors, notes
 
 
-def transformers4_config(golden: Golden, config: Qwen3Config) -> dict[str, object]:
+def transformers4_config(golden: Golden, config: Qwen3Config | Qwen3MoeConfig) -> dict[str, object]:
     """config.json as transformers 4 wrote it: rope_theta, rope_scaling and torch_dtype at the top level."""
     rope = dict(golden.rope)
     theta, kind = rope.pop("rope_theta"), rope["rope_type"]
-    return {
-        "architectures": ["Qwen3ForCausalLM"], "attention_bias": config.attention_bias, "attention_dropout": 0.0,
+    experts = {} if "num_experts" not in golden.shape else {
+        "decoder_sparse_step": config.decoder_sparse_step, "mlp_only_layers": config.mlp_only_layers,
+        "moe_intermediate_size": config.moe_intermediate_size, "norm_topk_prob": config.norm_topk_prob,
+        "num_experts": config.num_experts, "num_experts_per_tok": config.num_experts_per_tok, "output_router_logits": False,
+    }  # fmt: skip
+    return experts | {
+        "architectures": [golden.model.__name__], "attention_bias": config.attention_bias, "attention_dropout": 0.0,
         "eos_token_id": config.eos_token_id, "head_dim": config.head_dim, "hidden_act": "silu", "hidden_size": config.hidden_size,
         "initializer_range": 0.02, "intermediate_size": config.intermediate_size, "max_position_embeddings": config.max_position_embeddings,
-        "max_window_layers": config.num_hidden_layers, "model_type": "qwen3", "num_attention_heads": config.num_attention_heads,
+        "max_window_layers": config.num_hidden_layers, "model_type": config.model_type, "num_attention_heads": config.num_attention_heads,
         "num_hidden_layers": config.num_hidden_layers, "num_key_value_heads": config.num_key_value_heads, "pad_token_id": config.pad_token_id,
         "rms_norm_eps": config.rms_norm_eps, "rope_scaling": None if kind == "default" else rope, "rope_theta": theta,
         "sliding_window": None, "tie_word_embeddings": config.tie_word_embeddings, "torch_dtype": str(golden.dtype).removeprefix("torch."),
@@ -188,7 +229,7 @@ def write(golden: Golden, out: Path, chat_template: str) -> dict[str, object]:
     shutil.rmtree(folder, ignore_errors=True)
     config = make_config(golden)
     for seed in range(1, 400):
-        model = Qwen3ForCausalLM(config).eval()
+        model = golden.model(config).eval()
         randomise(model, seed, golden.dtype)
         if made := reference(model, seed):
             break
@@ -199,6 +240,9 @@ def write(golden: Golden, out: Path, chat_template: str) -> dict[str, object]:
     model.to(golden.dtype)
     config.dtype = golden.dtype
     model.save_pretrained(folder, max_shard_size=f"{golden.shard_kb}KB" if golden.shard_kb else "1GB")
+    if golden.fused:
+        state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
     if golden.store_tied_head:
         stored = load_file(folder / "model.safetensors")
         save_file(stored | {"lm_head.weight": stored["model.embed_tokens.weight"].clone()}, folder / "model.safetensors", {"format": "pt"})
@@ -213,7 +257,7 @@ def write(golden: Golden, out: Path, chat_template: str) -> dict[str, object]:
     (folder / "reference.json").write_text(json.dumps(notes, indent=2) + "\n")
 
     # The folder on disk, loaded by transformers as a user would, gives the same logits.
-    loaded = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    loaded = golden.model.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     again = loaded(input_ids=tensors["short.prompt_ids"][None].long(), use_cache=False).logits[0]
     assert torch.allclose(again, tensors["short.logits"], rtol=0, atol=1e-5), golden.name
     return notes

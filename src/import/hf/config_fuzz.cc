@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "import/hf/config.h"
 #include "import/hf/generation.h"
 #include "import/qwen3/graph.h"
 

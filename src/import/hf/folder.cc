@@ -1,7 +1,9 @@
 #include "import/hf/folder.h"
 
 #include "base/mapped_file.h"
+#include "import/hf/config.h"
 #include "import/hf/large_json.h"
+#include "import/hf/weights.h"
 
 namespace millpower::import {
 namespace {
@@ -76,26 +78,26 @@ Result<std::string> ReadChatTemplate(const fs::path& folder) {
 
 }  // namespace
 
-Result<HfFolder> OpenHfFolder(const fs::path& path) {
+Result<Model> OpenHfFolder(const fs::path& path) {
   std::error_code ignored;
   if (!Exists(path)) return Fail(ErrorCode::kNotFound, path.string() + " does not exist");
   if (!fs::is_directory(path, ignored))
     return Fail(ErrorCode::kInvalidArgument, path.string() + " is not a folder");
-  HfFolder folder;
-  TRY_ASSIGN(folder.config, ReadConfig(path));
-  TRY_ASSIGN(folder.generation, ReadGeneration(path, folder.config));
-  TRY_ASSIGN(folder.weights, HfWeights::Open(path));
-  if (const auto graph = folder.BuildGraph(); !graph) return FailAt(path.string(), graph.error());
-  TRY_ASSIGN(folder.tokenizer_json, ReadOptional(path / "tokenizer.json", kMaxTokenizerBytes));
-  TRY_ASSIGN(folder.chat_template, ReadChatTemplate(path));
+  Model model;
+  TRY_ASSIGN(model.config, ReadConfig(path));
+  TRY_ASSIGN(model.generation, ReadGeneration(path, model.config));
+  TRY_ASSIGN(model.weights, HfWeights::Open(path));
+  if (const auto graph = model.BuildGraph(); !graph) return FailAt(path.string(), graph.error());
+  TRY_ASSIGN(model.tokenizer_json, ReadOptional(path / "tokenizer.json", kMaxTokenizerBytes));
+  TRY_ASSIGN(model.chat_template, ReadChatTemplate(path));
 
-  folder.notes = folder.generation.notes;
-  if (folder.tokenizer_json.empty())
-    folder.notes.push_back("no tokenizer.json in " + path.string() + ": token ids only, no text");
-  if (folder.chat_template.empty()) folder.notes.push_back("no chat template in " + path.string());
-  if (folder.generation.eos_token_ids.empty())
-    folder.notes.push_back("no eos_token_id: nothing but a length ends a generation");
-  return folder;
+  model.notes = model.generation.notes;
+  if (model.tokenizer_json.empty())
+    model.notes.push_back("no tokenizer.json in " + path.string() + ": token ids only, no text");
+  if (model.chat_template.empty()) model.notes.push_back("no chat template in " + path.string());
+  if (model.generation.eos_token_ids.empty())
+    model.notes.push_back("no eos_token_id: nothing but a length ends a generation");
+  return model;
 }
 
 }  // namespace millpower::import

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "import/hf/config.h"
 #include "import/hf/test_folder.h"
 
 namespace millpower::import {
@@ -22,10 +23,10 @@ class HfFolderTest : public ::testing::Test {
   }
 
   void WriteWeights() { folder.Write("model.safetensors", SafetensorsFile(tensors)); }
-  HfFolder Opened() {
+  Model Opened() {
     auto opened = OpenHfFolder(folder.path());
     EXPECT_TRUE(opened) << opened.error().message;
-    return opened ? *std::move(opened) : HfFolder();
+    return opened ? *std::move(opened) : Model();
   }
   std::string Failure() {
     const auto opened = OpenHfFolder(folder.path());
@@ -40,7 +41,7 @@ TEST_F(HfFolderTest, OpensWithAllItHas) {
   folder.Write("generation_config.json", R"({"eos_token_id": [7, 8], "repetition_penalty": 1.1})");
   tensors["lm_head.weight"] = {96, 32};  // a copy of the tied embedding, not needed
   WriteWeights();
-  const HfFolder opened = Opened();
+  const Model opened = Opened();
   EXPECT_EQ(opened.config.layers, 2);
   EXPECT_THAT(opened.generation.eos_token_ids, ElementsAre(7, 8));
   EXPECT_EQ(opened.tokenizer_json, "{}");
@@ -52,7 +53,7 @@ TEST_F(HfFolderTest, OpensWithAllItHas) {
 TEST_F(HfFolderTest, DoesWithoutWhatMayBeAbsent) {
   folder.Remove("tokenizer.json");
   folder.Remove("tokenizer_config.json");
-  const HfFolder opened = Opened();
+  const Model opened = Opened();
   EXPECT_THAT(opened.generation.eos_token_ids, ElementsAre(7));  // config.json's
   EXPECT_EQ(opened.tokenizer_json, "");
   EXPECT_THAT(opened.notes,

@@ -104,12 +104,6 @@ Result<ir::TensorView> HfWeights::Find(const std::string& name) const {
   return ir::TensorView{*entry.dtype, entry.shape, entry.bytes};
 }
 
-void HfWeights::Release(std::span<const std::byte> bytes) const {
-  for (const MappedFile& file : files_) {
-    const std::span<const std::byte> all = file.bytes();
-    if (bytes.data() >= all.data() && bytes.data() + bytes.size() <= all.data() + all.size())
-      return file.DropResident(static_cast<size_t>(bytes.data() - all.data()), bytes.size());
-  }
-}
+void HfWeights::Release(std::span<const std::byte> bytes) const { DropResident(files_, bytes); }
 
 }  // namespace millpower::import
