@@ -288,7 +288,8 @@ Command AddBench(CLI::App& app) {
   const auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
       "bench", "Measure a model on this machine, beside the machine's own limits");
-  command->add_option("model", flags->model, "Model folder or compiled file")->required();
+  command->add_option("model", flags->model, "Model folder, GGUF file or compiled file")
+      ->required();
   command->add_option("--runs", flags->runs, "Runs, of which medians are told")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

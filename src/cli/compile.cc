@@ -45,9 +45,10 @@ Result<void> Compile(const Flags& flags) {
 
 Command AddCompile(CLI::App& app) {
   const auto flags = std::make_shared<Flags>();
-  CLI::App* command =
-      app.add_subcommand("compile", "Compile a model folder to one file that starts by mmap");
-  command->add_option("model", flags->model, "Model folder (Hugging Face layout)")->required();
+  CLI::App* command = app.add_subcommand(
+      "compile", "Compile a model folder or GGUF file to one file that starts by mmap");
+  command->add_option("model", flags->model, "Model folder (Hugging Face layout) or GGUF file")
+      ->required();
   command->add_option("-o,--output", flags->output, "File to write, e.g. model.mill")->required();
   command
       ->add_option("--max-batch-tokens", flags->max_batch_tokens,

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/size.h"
 #include "cli/workload.h"
+#include "import/model.h"
 #include "isa/encoding.h"
 
 namespace millpower::cli {
@@ -29,7 +30,7 @@ Result<Subject> Open(const Flags& flags) {
     return Subject{std::move(package.program), std::move(package.texts)};
   }
   TRY_ASSIGN(const LoadOptions options, ToLoadOptions(flags.shared));
-  TRY_ASSIGN(ImportedModel model, std::filesystem::is_directory(path)
+  TRY_ASSIGN(ImportedModel model, std::filesystem::is_directory(path) || import::IsGgufFile(path)
                                       ? ImportModel(path, options)
                                       : ImportShape(flags.model, options));
   return Subject{std::move(model.compiled.program), std::move(model.texts)};
@@ -109,9 +110,10 @@ Command AddInspect(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "inspect", "Show what is in a compiled model, or what a model would compile to");
   command
-      ->add_option("model", flags->model,
-                   "Compiled file, model folder, config.json, or a published model's name "
-                   "(qwen3-0.6b ... qwen3-32b)")
+      ->add_option(
+          "model", flags->model,
+          "Compiled file, model folder, GGUF file, config.json, or a published model's name "
+          "(qwen3-0.6b ... qwen3-32b)")
       ->required();
   command->add_flag("--disassemble", flags->disassemble, "Print the Program's text form");
   command->add_flag("--graph", flags->graph,

@@ -276,7 +276,8 @@ Command AddPerplexity(CLI::App& app) {
   const auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
       "perplexity", "Measure how well a model predicts a text, and how far it is from another");
-  command->add_option("model", flags->model, "Model folder or compiled file")->required();
+  command->add_option("model", flags->model, "Model folder, GGUF file or compiled file")
+      ->required();
   command->add_option("file", flags->file, "Text to predict, UTF-8")->required();
   command
       ->add_option("--context", flags->context,
