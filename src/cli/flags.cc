@@ -48,8 +48,10 @@ void AddDeviceFlags(CLI::App& command, ModelFlags& flags) {
                   "Threads that compute; 0: all processors we may use, cgroup limits respected")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  command.add_option("--kernels", flags.kernels, "Kernel set: auto, avx512, avx2 or scalar")
-      ->check(CLI::IsMember({"auto", "avx512", "avx2", "scalar"}))
+  command
+      .add_option("--kernels", flags.kernels,
+                  "Kernel set: auto, avx512vnni, avx512, avx2 or scalar")
+      ->check(CLI::IsMember({"auto", "avx512vnni", "avx512", "avx2", "scalar"}))
       ->capture_default_str();
 }
 

@@ -96,37 +96,32 @@ Result<LoadedModel> LoadPackage(const std::filesystem::path& path, const LoadOpt
   TRY_ASSIGN(isa::Package package, isa::ReadPackage(path, Both(progress, options)));
   if (const auto types = CheckTypes(package.program, options.compile); !types)
     return FailAt(path.string(), types.error());
-  return Assemble(path.stem(), std::move(package.program), std::move(package.weights),
+  return Assemble(DefaultModelName(path), std::move(package.program), std::move(package.weights),
                   package.texts, options);
 }
 
-// What takes more bytes packed than in the file, and is not asked for.
-void NoteWidened(const ir::Graph& graph, const compile::Options& options,
-                 std::vector<std::string>& notes) {
+// What is stored otherwise than in the file, though nobody asked for it.
+void NoteConversions(const compile::Compiled& compiled, const compile::Options& options,
+                     std::vector<std::string>& notes) {
   if (options.weight_type) return;
-  int64_t f16 = 0, q6_k = 0;
-  for (const ir::Value& value : graph.values()) {
-    if (value.kind != ir::ValueKind::kWeight) continue;
-    f16 += value.dtype == DType::kF16;
-    q6_k += value.dtype == DType::kQ6_K;
+  for (const compile::Conversion& c : compiled.conversions) {
+    const std::string as =
+        c.from == c.to ? std::string("in 8 bits a value") : std::string("as ") + Name(c.to);
+    notes.push_back(fmt::format("{} tensors of {} are stored {}, such as '{}'", c.tensors,
+                                Name(c.from), as, c.example));
   }
-  if (f16 > 0)
-    notes.push_back(
-        fmt::format("{} weights are widened from f16 to f32 (--weights bf16 or int8 "
-                    "takes less memory)",
-                    f16));
-  if (q6_k > 0)
-    notes.push_back(
-        fmt::format("{} weights are widened from q6_k to 8 bits a value, exactly", q6_k));
-}
-
-// "model" of "model.gguf", and of each part of a split model.
-std::string NameOf(const std::filesystem::path& path) {
-  if (path.extension() != ".gguf") return std::filesystem::absolute(path).filename();
-  return import::WithoutPartNumber(path.stem());
 }
 
 }  // namespace
+
+std::string DefaultModelName(const std::filesystem::path& given) {
+  std::error_code ignored;
+  // "models/demo/" and "models/demo" have one name.
+  const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
+  if (std::filesystem::is_regular_file(path, ignored))
+    return import::WithoutPartNumber(path.stem());
+  return std::filesystem::absolute(path, ignored).lexically_normal().filename();
+}
 
 Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadOptions& options) {
   TRY_ASSIGN(import::Model files, import::OpenModel(path));
@@ -151,7 +146,7 @@ Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadO
                  {"generation", GenerationText(files.generation)},
                  {"source", path.string()}};
   model.notes = std::move(files.notes);
-  NoteWidened(graph, options.compile, model.notes);
+  NoteConversions(model.compiled, options.compile, model.notes);
   model.weights = std::move(files.weights);
   return model;
 }
@@ -212,7 +207,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& given, const LoadOpti
     TRY_ASSIGN(weights, compile::PackAll(imported.compiled.program, imported.compiled.packing,
                                          *imported.weights, team, Both(progress, options)));
   }
-  return Assemble(NameOf(path), std::move(imported.compiled.program), std::move(weights),
+  return Assemble(DefaultModelName(path), std::move(imported.compiled.program), std::move(weights),
                   imported.texts, options);
 }
 

@@ -28,6 +28,10 @@ struct LoadOptions {
   isa::Progress on_progress = nullptr;          // told besides: bytes read or packed
 };
 
+// What a model is called that was given no name: the path's last part, of a file without extension
+// and number of its part.
+std::string DefaultModelName(const std::filesystem::path& path);
+
 struct LoadedModel {
   std::string name;  // the path's last part, without .gguf and the number of a part
   std::shared_ptr<const isa::Program> program;

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
-#include <regex>
 #include <thread>
 
 #include "base/system.h"
@@ -96,15 +95,6 @@ Session& Session::operator=(Session&& other) noexcept {
   kv_bytes = other.kv_bytes;
   engine = std::move(other.engine);
   return *this;
-}
-
-std::string DefaultModelName(const std::filesystem::path& given) {
-  std::error_code ignored;
-  const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
-  if (!std::filesystem::is_regular_file(path, ignored))
-    return std::filesystem::absolute(path, ignored).lexically_normal().filename();
-  static const std::regex part("-[0-9]{5}-of-[0-9]{5}$");
-  return std::regex_replace(path.stem().string(), part, "");
 }
 
 Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options) {

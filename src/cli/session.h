@@ -38,10 +38,6 @@ struct Session {
   std::unique_ptr<engine::Engine> engine;  // uses all that is above; destroyed first
 };
 
-// What a model is called that was given no name: the path's last part, of a file without extension
-// and number of its part.
-std::string DefaultModelName(const std::filesystem::path& path);
-
 // The device that `options` describe. Errors: kUnsupported (kernels this machine lacks).
 Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options);
 

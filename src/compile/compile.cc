@@ -62,7 +62,8 @@ StoredTypes ChooseTypes(const ir::Graph& graph, const Options& options) {
     const ir::ValueId router = node.inputs[1];
     if (options.weight_type && IsBlockType(*options.weight_type))
       types[static_cast<size_t>(router)] = kept(graph.value(router).dtype);
-    // Gate and up are one weight; what can hold the values of both is their type.
+    // Gate and up are one weight. Files store them alike; where one does not, both are rounded to
+    // 8 bits unless both are floats, and the conversion is told.
     DType& gate = types[static_cast<size_t>(node.inputs[2])];
     DType& up = types[static_cast<size_t>(node.inputs[3])];
     if (gate != up) gate = up = IsBlockType(gate) || IsBlockType(up) ? DType::kQ8_0 : DType::kF32;

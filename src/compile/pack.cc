@@ -1,13 +1,12 @@
 #include "compile/pack.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "base/blocks.h"
 #include "base/check.h"
+#include "base/page_memory.h"
 #include "compile/repack.h"
 #include "isa/layout.h"
 
@@ -305,31 +304,6 @@ Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
   return {};
 }
 
-namespace {
-
-// Anonymous memory, in huge pages where the system gives them: weights are read end to end.
-class Pages {
- public:
-  explicit Pages(size_t size_bytes) : size_bytes_(size_bytes) {
-    data_ = ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data_ != MAP_FAILED) ::madvise(data_, size_bytes, MADV_HUGEPAGE);
-  }
-  ~Pages() {
-    if (data_ != MAP_FAILED) ::munmap(data_, size_bytes_);
-  }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-  bool ok() const { return data_ != MAP_FAILED; }
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-
- private:
-  void* data_ = nullptr;
-  size_t size_bytes_ = 0;
-};
-
-}  // namespace
-
 Result<isa::BoundWeights> PackAll(const isa::Program& program, const PackPlan& plan,
                                   const ir::WeightSource& source, ThreadTeam& team,
                                   const isa::Progress& progress) {
@@ -342,7 +316,7 @@ Result<isa::BoundWeights> PackAll(const isa::Program& program, const PackPlan& p
     const auto size = static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size));
     total += (size + isa::kLineBytes - 1) / isa::kLineBytes * isa::kLineBytes;
   }
-  const auto pages = std::make_shared<Pages>(std::max<size_t>(total, 1));
+  const auto pages = std::make_shared<PageMemory>(total);
   if (!pages->ok())
     return Fail(ErrorCode::kNoCapacity,
                 "no memory for " + std::to_string(total) + " bytes of packed weights");

@@ -182,7 +182,8 @@ class Engine {
 
   // Queues a request; its sink is called until it finishes.
   // Errors: kInvalidArgument (a parameter out of range, named in Error::param; an empty prompt);
-  // kOutOfRange (the prompt does not fit max_model_len, or could never fit the KV memory);
+  // kOutOfRange (the prompt does not fit max_model_len, or could never fit the KV memory; more
+  // tokens to adjust than a launch takes, Error::param naming what asks for them);
   // kNoCapacity (queue full); kUnavailable (stopping).
   virtual Result<void> Submit(Request request, Sink sink) = 0;
 
@@ -192,7 +193,8 @@ class Engine {
 
   virtual EngineStats Stats() const = 0;
 
-  // Refuses new requests and waits until the live ones are done or `timeout_ns` has passed; then
+  // Refuses new requests and waits until the live ones are done or `timeout_ns` of real time has
+  // passed; then
   // cancels what is left. Idempotent.
   virtual void Drain(int64_t timeout_ns) = 0;
 };

@@ -236,7 +236,8 @@ void LlmEngine::Drain(int64_t timeout_ns) {
 
 // --- the engine's thread ---
 
-// While the device works on a step, the sinks are told what the one before brought. A sink that
+// While a step is under way - a device with threads of its own works on it already - the sinks are
+// told what the one before brought. A sink that
 // wants no more then has one row too many in the step under way: it pays for the row, but the token
 // is never seen, nor counted.
 void LlmEngine::Loop() {

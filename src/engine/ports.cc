@@ -40,6 +40,7 @@ Result<Ports> Ports::Find(const isa::Program& program) {
     if ((*index = program.FindBuffer(name)) < 0) return Missing("buffer", name);
   const isa::Buffer& sampled = program.buffers[static_cast<size_t>(ports.sampled)];
   const bool kinds = sampled.kind == isa::BufferKind::kOutput && sampled.rows.reg == ports.picked &&
+                     sampled.dtype == DType::kI32 &&  // so that only `sample` can have written it
                      sampled.cols == isa::kSampleRecordWords &&
                      program.FactOr("vocab_size", 0) > 0 && program.FactOr("max_positions", 0) > 0;
   if (!kinds) return Missing("fact or output", "of sampling");

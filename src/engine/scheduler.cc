@@ -31,13 +31,9 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   const auto [entry, is_new] = callers_.try_emplace({request.priority, request.caller});
   Caller& caller = entry->second;
   if (is_new) {
-    int64_t least = -1;
-    for (const auto& [key, other] : callers_)
-      if (key.first == request.priority && &other != &caller && (least < 0 || other.rows < least))
-        least = other.rows;
     caller.priority = request.priority;
     caller.name = request.caller;
-    caller.rows = std::max<int64_t>(least, 0);
+    caller.rows = served_[static_cast<size_t>(request.priority)];
   }
   sequence->caller = &caller;
   caller.waiting.push_back(std::move(sequence));
@@ -191,7 +187,8 @@ bool Scheduler::Join(Sequence* sequence) {
 }
 
 // Whether there is a place, and memory for `new_pages` besides the pages found and for each running
-// sequence to grow; batch sequences give theirs up to others, if that is enough.
+// sequence to grow; batch sequences give theirs up to others, if that is enough as far as can be
+// told (a page that several share counts for each).
 bool Scheduler::MakeRoom(const Sequence& sequence, int32_t new_pages) {
   const auto short_of = [&](int64_t places, int64_t pages, int64_t entries) {
     const int64_t growth = places + 1;
@@ -277,6 +274,8 @@ void Scheduler::Grant(Sequence& sequence, int32_t count, int32_t followers) {
   picked_left_ -= picked;
   if (completes && draws) adjustments_left_ -= sequence.adjustments.count();
   shares_.push_back({&sequence, end - sequence.computed, picked, completes, !sequence.started});
+  int64_t& served = served_[static_cast<size_t>(sequence.caller->priority)];
+  served = std::max(served, sequence.caller->rows);
   sequence.caller->rows += end - sequence.computed;
   sequence.started = true;
   sequence.last_step = step_;

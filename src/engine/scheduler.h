@@ -18,6 +18,7 @@
 // and its tokens stay, so that this ends.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -33,7 +34,8 @@
 namespace millpower::engine {
 
 struct SchedulerLimits {
-  // In one step. There are no more places than rows, so that every sequence moves in every step.
+  // In one step. There are no more places than rows, so that every sequence moves in every step,
+  // unless adjustments run out: those left out come first in the next.
   int32_t max_sequences = 1;     // <= max_batch_tokens, max_picked
   int32_t max_batch_tokens = 1;  // rows
   int32_t max_picked = 1;        // rows with logits
@@ -51,7 +53,9 @@ struct Caller {
   std::deque<std::unique_ptr<Sequence>> waiting;  // in order of arrival
   int32_t running = 0;                            // sequences
   int64_t pages = 0;                              // of those; shared ones count for each
-  int64_t rows = 0;  // given so far; a newcomer starts at the least of its class
+  // Given so far. A newcomer starts where the class has got to, so that those who are here already
+  // are before all who are still to come.
+  int64_t rows = 0;
 };
 
 // Not thread-safe; used by the engine's thread.
@@ -104,6 +108,8 @@ class Scheduler {
   KvPages pages_;
   std::map<std::pair<Priority, std::string>, Caller> callers_;
   std::vector<std::unique_ptr<Sequence>> running_;
+  // By class: the most rows that any caller had when it was given more.
+  std::array<int64_t, kPriorityCount> served_{};
   int64_t waiting_ = 0;
   int64_t entries_ = 0;  // pages of running sequences; shared ones count for each
   int64_t step_ = 0;

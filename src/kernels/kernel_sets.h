@@ -1,5 +1,6 @@
 // What the files of this folder share behind kernels.h: the constant of each set, and the
-// functions that every set takes from the scalar one because they only move data.
+// functions that every set takes from the scalar one, since their time does not count beside the
+// rest.
 #pragma once
 
 #include "kernels/kernels.h"

@@ -76,7 +76,8 @@ struct MatMulArgs {
 // Quantises rows to isa/layout.h's form. Of each group of 32 (values past the end are 0):
 //   a = max |x|; scale = a / 127; q = round to nearest even of x * (127 / a), 0 when a is 0;
 // a group that holds a NaN or an infinity gets q = 0 and scale = NaN, so that it spoils the result
-// as the float product would have. When 127 / a overflows (a < 2^-120), q = 0 and scale = 0.
+// as the float product would have. When 127 / a overflows (a below 2^-121 or so), q = 0 and scale =
+// 0.
 struct QuantiseArgs {
   const float* x = nullptr;  // [rows, k], row stride x_stride
   std::byte* y = nullptr;    // row stride isa::QuantisedRowBytes(k), 64-byte aligned
@@ -197,10 +198,7 @@ struct KernelSet {
   const char* instructions;  // the exact extensions it uses, e.g. "AVX2 FMA F16C"
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
-  // Not with entries.
   void (*matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
-  // The same, rows being entries.
-  void (*expert_matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
   // Rows [row_begin, row_end).
   void (*quantise)(const QuantiseArgs&, int64_t row_begin, int64_t row_end);
   void (*route)(const RouteArgs&);

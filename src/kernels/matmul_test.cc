@@ -197,7 +197,7 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
     ForEachSet([&](const KernelSet& set) {
       std::vector<float> y(expected.size(), -7.0f);
       args.y = y.data();
-      set.expert_matmul(args, 0, isa::PackedBlocks(args.n));
+      set.matmul(args, 0, isa::PackedBlocks(args.n));
       EXPECT_TRUE(SameBits(y, expected)) << Describe(args) << " round " << round;
     });
   }

@@ -144,7 +144,7 @@ void DotBlockQuantised(const std::byte* x, int64_t k, const std::byte* block, DT
   }
 }
 
-// Both, for matmul and expert_matmul: of row `row`, or entry `row`.
+// Either: of row `row`, or of entry `row`.
 void DotOf(const MatMulArgs& args, int64_t row, const std::byte* block, float* acc) {
   const int64_t entry = args.entries.entries == nullptr ? row : args.entries.entries[row];
   const int64_t x_row = args.entries.entries == nullptr ? row : entry / args.entries.choices;
@@ -200,7 +200,7 @@ void MatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
 // Ties to even for |x| < 2^22, as kRoundMagic has no fraction bits.
 float RoundToInteger(float x) { return (x + kRoundMagic) - kRoundMagic; }
 
-// The group's integers to q, `stride` values apart by step; returns the scale.
+// Calls put(i, the integer of x[i]) for each; returns the scale.
 template <typename Put>
 float QuantiseGroup(const float* x, int64_t count, const Put& put) {
   float a = 0;
@@ -382,7 +382,6 @@ constexpr KernelSet kScalarSet = {
     .name = "scalar",
     .instructions = "none beyond the compiler's baseline",
     .matmul = MatMul,
-    .expert_matmul = MatMul,
     .quantise = Quantise,
     .route = Route,
     .combine = Combine,

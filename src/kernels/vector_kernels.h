@@ -7,7 +7,8 @@
 // everything here is in an anonymous namespace and the standard library's functions stay out; the
 // test kernels_symbols holds the object files to that.
 //
-// V provides (see avx512.cc): Float, Mask, kTileRows, kTileVectors; Zero, Set1, Load, Store,
+// V provides (see avx512_vector.h): Float, Mask, kTileRows, kTileVectors, and as many for quantised
+// rows, kQuantisedRows, kQuantisedVectors; Zero, Set1, Load, Store,
 // MaskedLoad (0 in the other lanes), MaskedStore, FirstLanes; Fma(a, b, c) = a * b + c, Add, Sub,
 // Mul, Div, Max(a, b) (b where a is NaN), Negate; LessThan, Equal, Select(mask, yes, no), AnyLane;
 // WidenEven and WidenOdd of a line of bf16 pairs; LoadBf16 and MaskedLoadBf16 of 16 consecutive
@@ -31,7 +32,6 @@ constexpr KernelSet MakeKernelSet(const char* name, const char* instructions) {
       .name = name,
       .instructions = instructions,
       .matmul = MatMul<V>,
-      .expert_matmul = MatMul<V>,
       .quantise = Quantise<V>,
       .route = Route<V>,
       .combine = Combine<V>,

@@ -1,9 +1,11 @@
 // Dot products of quantised rows with weights in blocks: vector_kernels.h explains.
 //
-// Of V these take: Int, 16 lanes of i32; Bytes, a line of unsigned bytes, four a lane. The products
-// of a lane's four bytes with four activations, added up in 32 bits, come in two ways:
+// Of V these take: Int, 16 lanes of i32; Bytes, a line of unsigned bytes, four a lane (LoadBytes),
+// or of nibbles (LowNibbles, HighNibbles). The products of a lane's four bytes with four
+// activations, added up in 32 bits, come in two ways:
 //   StartQ8, PrepareQ8, DotQ8   weights stored as q + 128
-//   Small, DotSmall, SumSmall   weights of up to 4 bits, 8 lines at most before SumSmall, or of up
+//   ZeroSmall, DotSmall, SumSmall  weights of up to 4 bits, 8 lines at most before SumSmall, or of
+//   up
 //                               to 6 bits, 2 lines at most: where there is no 32-bit dot product of
 //                               bytes, 8 * 4 * 15 * 127 and 2 * 4 * 63 * 127 fit pairs of 16 bits
 #pragma once

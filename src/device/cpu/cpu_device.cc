@@ -1,7 +1,5 @@
 #include "device/cpu/cpu_device.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,6 +10,8 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/page_memory.h"
 #include "base/threads.h"
 #include "device/arbiter.h"
 #include "device/cpu/empty_kernels.h"
@@ -22,37 +22,7 @@
 namespace millpower::device::cpu {
 namespace {
 
-int64_t NowNs() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-// Zeroed anonymous memory, committed when touched.
-class Memory {
- public:
-  static Result<std::unique_ptr<Memory>> Allocate(int64_t size_bytes, const std::string& what) {
-    auto memory = std::unique_ptr<Memory>(new Memory);
-    memory->size_bytes_ = static_cast<size_t>(std::max<int64_t>(size_bytes, 1));
-    void* data = ::mmap(nullptr, memory->size_bytes_, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED)
-      return Fail(ErrorCode::kNoCapacity,
-                  "no memory for " + std::to_string(size_bytes) + " bytes of " + what);
-    ::madvise(data, memory->size_bytes_, MADV_HUGEPAGE);
-    memory->data_ = static_cast<std::byte*>(data);
-    return memory;
-  }
-  ~Memory() {
-    if (data_ != nullptr) ::munmap(data_, size_bytes_);
-  }
-  std::byte* data() const { return data_; }
-
- private:
-  Memory() = default;
-  std::byte* data_ = nullptr;
-  size_t size_bytes_ = 0;
-};
+const SystemClock kClock;
 
 class CpuProgram;
 
@@ -83,7 +53,7 @@ class Turnstile {
   void Submit(Arbiter::Id id, LaunchClass launch_class) {
     const std::lock_guard lock(mutex_);
     programs_.at(id).done = false;
-    arbiter_.Submit(id, launch_class, NowNs());
+    arbiter_.Submit(id, launch_class, kClock.NowNs());
     changed_.notify_all();
   }
 
@@ -209,7 +179,10 @@ class CpuProgram final : public LoadedProgram {
       total = 0;
       place(kv);
       auto& memory = kv ? kv_memory_ : scratch_memory_;
-      TRY_ASSIGN(memory, Memory::Allocate(total, kv ? "KV cache" : "scratch"));
+      memory = std::make_unique<PageMemory>(static_cast<size_t>(total));
+      if (!memory->ok())
+        return Fail(ErrorCode::kNoCapacity, "no memory for " + std::to_string(total) +
+                                                " bytes of " + (kv ? "KV cache" : "scratch"));
       for (size_t i = 0; i < program.buffers.size(); ++i)
         if (offsets[i] >= 0 && buffers_[i] == nullptr) buffers_[i] = memory->data() + offsets[i];
     }
@@ -297,7 +270,7 @@ class CpuProgram final : public LoadedProgram {
   ThreadTeam& team_;
   LaunchChecker checker_;
   const std::vector<WorkList> work_lists_;
-  std::unique_ptr<Memory> scratch_memory_, kv_memory_;
+  std::unique_ptr<PageMemory> scratch_memory_, kv_memory_;
   std::vector<std::byte*> buffers_;  // by buffer
   std::vector<std::unique_ptr<Sampler>> samplers_;
   std::vector<std::unique_ptr<Step>> steps_;
@@ -315,7 +288,7 @@ int64_t Turnstile::Complete(Arbiter::Id id) {
       changed_.wait(lock);
       continue;
     }
-    const int64_t now = NowNs();
+    const int64_t now = kClock.NowNs();
     const Arbiter::Decision decision = arbiter_.Next(now);
     if (decision.next < 0) {
       changed_.wait_for(lock, std::chrono::nanoseconds(decision.until_ns - now));
@@ -324,9 +297,9 @@ int64_t Turnstile::Complete(Arbiter::Id id) {
     Member& member = programs_.at(decision.next);
     running_ = decision.next;
     lock.unlock();
-    const int64_t start = NowNs();
+    const int64_t start = kClock.NowNs();
     member.program->Execute();
-    const int64_t end = NowNs();
+    const int64_t end = kClock.NowNs();
     lock.lock();
     running_ = -1;
     member.done = true;

@@ -7,7 +7,6 @@ const kernels::KernelSet& EmptyKernels() {
       .name = "empty",
       .instructions = "none",
       .matmul = [](const kernels::MatMulArgs&, int64_t, int64_t) {},
-      .expert_matmul = [](const kernels::MatMulArgs&, int64_t, int64_t) {},
       .quantise = [](const kernels::QuantiseArgs&, int64_t, int64_t) {},
       .route = [](const kernels::RouteArgs&) {},
       .combine = [](const kernels::CombineArgs&, int64_t, int64_t) {},

@@ -11,7 +11,6 @@
 
 namespace millpower::device::cpu {
 
-// Keeps scratch memory for rows of up to `vocab_size_max` logits; one per thread.
 // What requests change about single tokens (isa/sampling.h): rows of all sequences, of which each
 // takes the part that its params name.
 struct Adjustments {
@@ -20,6 +19,7 @@ struct Adjustments {
   int64_t stride = isa::kSampleAdjustmentWords;
 };
 
+// Keeps scratch memory for rows of up to `vocab_size_max` logits; one per thread.
 class Sampler {
  public:
   Sampler(const kernels::KernelSet& kernels, int64_t vocab_size_max);

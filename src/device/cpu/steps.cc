@@ -111,7 +111,16 @@ void OpenActivations(const StepContext& context, const isa::Operand& x, kernels:
   args.x_stride = rows.stride;
 }
 
-// Blocks of 16 channels that kernels take at once.
+// A matmul's epilogue means the same to the instruction set and to the kernels.
+static_assert(static_cast<int>(isa::Epilogue::kNone) == static_cast<int>(kernels::Epilogue::kNone));
+static_assert(static_cast<int>(isa::Epilogue::kAdd) == static_cast<int>(kernels::Epilogue::kAdd));
+static_assert(static_cast<int>(isa::Epilogue::kSiluGate) ==
+              static_cast<int>(kernels::Epilogue::kSiluGate));
+static_assert(static_cast<int>(isa::Epilogue::kSiluMul) ==
+              static_cast<int>(kernels::Epilogue::kSiluMul));
+static_assert(isa::kEpilogueCount == 4);
+
+// Blocks of 16 channels that go to a thread at a time: two of the kernels' panels.
 constexpr int64_t kBlocksAtOnce = 8;
 
 // Units are blocks of 16 output channels, in pairs for a gated weight.
@@ -254,8 +263,8 @@ class ExpertMatMulStep final : public Step {
       args.rows = begins[expert + 1] - begins[expert];
       args.entries.entries = list_ + isa::ExpertListEntries(experts_) + begins[expert];
       const int64_t first_unit = place * units_per_expert_;
-      kernels_.expert_matmul(args, (begin - first_unit) * kBlocksAtOnce,
-                             std::min(blocks_, (last - first_unit) * kBlocksAtOnce));
+      kernels_.matmul(args, (begin - first_unit) * kBlocksAtOnce,
+                      std::min(blocks_, (last - first_unit) * kBlocksAtOnce));
       begin = last;
     }
   }
