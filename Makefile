@@ -10,7 +10,7 @@ WERROR ?= OFF
 
 BINARY := build/release/millpower
 
-.PHONY: help serve build test test-fast test-e2e test-interop asan fuzz format check setup clean
+.PHONY: help serve build bench test test-fast test-e2e test-interop asan fuzz format check setup clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ serve: build ## install what is missing, build, and serve MODEL (default: the de
 build: setup ## build/release/millpower
 	@test -f build/release/build.ninja || cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
 	@ninja -C build/release --quiet millpower
+
+bench: setup ## build/release/bench: kernel_bench, and serving, which drives any OpenAI server
+	@cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
+	@ninja -C build/release --quiet kernel_bench serving tokenizer_bench
 
 test: test-fast test-e2e ## set up and run the unit tests and the end-to-end tests
 

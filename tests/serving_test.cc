@@ -133,10 +133,15 @@ class MixedBatch : public testing::TestWithParam<std::string> {};
 
 // 32 requests of three callers and all classes in one batch, half of them with a common beginning,
 // in chunks, with so little memory that some are computed twice: on 1, 2 and 4 threads each gets
-// the bits that it gets alone.
+// the bits that it gets alone. "NAME:int8" has weights and KV in 8 bits.
 TEST_P(MixedBatch, ChangesNoBit) {
   std::vector<engine::Request> requests;
-  const auto prompt = ReadIds(GetParam(), "long.prompt_ids");
+  const bool quantised = GetParam().ends_with(":int8");
+  const std::string name = GetParam().substr(0, GetParam().find(':'));
+  const compile::Options options =
+      quantised ? compile::Options{.weight_type = DType::kQ8_0, .kv_type = DType::kI8}
+                : compile::Options{};
+  const auto prompt = ReadIds(name, "long.prompt_ids");
   for (int i = 0; i < 32; ++i) {
     engine::Request request;
     request.caller = i % 3 == 0 ? "a" : i % 3 == 1 ? "b" : "";
@@ -153,7 +158,7 @@ TEST_P(MixedBatch, ChangesNoBit) {
   }
   std::vector<Output> alone;
   for (const int threads : {1, 2, 4}) {
-    Model model(GetParam(), {}, threads);
+    Model model(name, options, threads);
     if (alone.empty())
       for (const engine::Request& request : requests)
         alone.push_back(model.Serve({request}, {.prefix_cache = false}, 200)[0]);
@@ -174,7 +179,8 @@ TEST_P(MixedBatch, ChangesNoBit) {
 
 std::string NameOf(const testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
-  std::ranges::replace(name, '-', '_');
+  for (char& c : name)
+    if (c == '-' || c == ':') c = '_';
   return name;
 }
 
@@ -182,7 +188,10 @@ INSTANTIATE_TEST_SUITE_P(Models, Serving,
                          testing::Values("tiny-tied", "tiny-untied-bf16", "tiny-yarn", "tiny-f16",
                                          "tiny-bias"),
                          NameOf);
-INSTANTIATE_TEST_SUITE_P(Models, MixedBatch, testing::Values("tiny-tied", "tiny-bias"), NameOf);
+INSTANTIATE_TEST_SUITE_P(Models, MixedBatch,
+                         testing::Values("tiny-tied", "tiny-bias", "tiny-moe", "tiny-tied:int8",
+                                         "tiny-moe:int8"),
+                         NameOf);
 
 }  // namespace
 }  // namespace millpower

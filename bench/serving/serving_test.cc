@@ -213,7 +213,9 @@ class TestServer {
     }
   }
   void Answer(tcp::socket& socket, size_t index) {
-    most_ = std::max(most_.load(), ++open_);
+    const int open = ++open_;
+    for (int most = most_; most < open && !most_.compare_exchange_weak(most, open);) {
+    }
     boost::system::error_code ignored;
     boost::asio::streambuf request;
     boost::asio::read_until(socket, request, "]}", ignored);  // the prompt ends it
@@ -221,9 +223,10 @@ class TestServer {
     if (hang_) boost::asio::read_until(socket, request, "never", ignored);
     const std::string& answer = answers_[std::min(index, answers_.size() - 1)];
     // In pieces that cut lines and chunks anywhere.
-    for (size_t at = 0; at < answer.size() && !hang_; at += 23)
+    for (size_t at = 0; at < answer.size() && !hang_; at += 23) {
+      if (at + 23 >= answer.size()) --open_;  // before the client can know that it is answered
       boost::asio::write(socket, boost::asio::buffer(answer.substr(at, 23)), ignored);
-    --open_;
+    }
     socket.shutdown(tcp::socket::shutdown_both, ignored);
     socket.close(ignored);
   }

@@ -67,6 +67,17 @@ struct MemoryLimit {
   int64_t left_bytes = std::numeric_limits<int64_t>::max();
 };
 
+// Of what a cgroup is charged for, pages of files that are given back when memory is needed.
+int64_t CgroupFileCacheBytes(const std::string& folder) {
+  std::ifstream file(folder + "/memory.stat");
+  int64_t cache = 0;
+  std::string key;
+  int64_t bytes = 0;
+  while (file >> key >> bytes)
+    if (key == "inactive_file" || key == "active_file") cache += bytes;
+  return cache;
+}
+
 MemoryLimit CgroupMemory() {
   MemoryLimit memory;
   for (const std::string& folder : CgroupFolders("memory")) {
@@ -75,7 +86,8 @@ MemoryLimit CgroupMemory() {
       const auto limit = ReadNumber(folder + limit_file);
       if (!limit) continue;
       memory.limit_bytes = std::min(memory.limit_bytes, *limit);
-      const int64_t used = ReadNumber(folder + used_file).value_or(0);
+      const int64_t used =
+          ReadNumber(folder + used_file).value_or(0) - CgroupFileCacheBytes(folder);
       memory.left_bytes = std::min(memory.left_bytes, std::max<int64_t>(0, *limit - used));
     }
   }

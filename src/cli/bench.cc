@@ -67,11 +67,12 @@ class Machine {
   std::vector<std::byte> pool_;
 };
 
-// Runs `count` equal requests together, through the engine. When each had its first token, and when
-// all were done, in seconds since they were submitted.
+// Runs `count` equal requests together, through the engine. When the last had its first token, and
+// when all were done, in seconds since they were submitted, and how many tokens all made between.
 struct Timing {
   double last_first_token_s = 0;
   double done_s = 0;
+  int64_t tokens_between = 0;
 };
 
 Result<Timing> RunRequests(engine::Engine& engine, int count, int prompt_tokens, int new_tokens,
@@ -94,6 +95,7 @@ Result<Timing> RunRequests(engine::Engine& engine, int count, int prompt_tokens,
     request.sampling.max_tokens = new_tokens;
     TRY(engine.Submit(std::move(request), [&, first = true](const engine::Delta& delta) mutable {
       const std::lock_guard lock(mutex);
+      if (started == count) timing.tokens_between += std::ssize(delta.tokens);
       if (first && !delta.tokens.empty() && ++started == count)
         timing.last_first_token_s = Seconds(start);
       first = false;
@@ -115,7 +117,7 @@ Result<Timing> RunRequests(engine::Engine& engine, int count, int prompt_tokens,
 Result<double> DecodeRate(engine::Engine& engine, int sequences, int prompt_tokens, int new_tokens,
                           uint64_t seed) {
   TRY_ASSIGN(const Timing timing, RunRequests(engine, sequences, prompt_tokens, new_tokens, seed));
-  return sequences * (new_tokens - 1) / (timing.done_s - timing.last_first_token_s);
+  return static_cast<double>(timing.tokens_between) / (timing.done_s - timing.last_first_token_s);
 }
 
 // The model on a device that issues every instruction and computes none, and its engine: what is

@@ -113,7 +113,7 @@ Command AddInspect(CLI::App& app) {
       ->add_option(
           "model", flags->model,
           "Compiled file, model folder, GGUF file, config.json, or a published model's name "
-          "(qwen3-0.6b ... qwen3-32b)")
+          "(qwen3-0.6b ... qwen3-235b-a22b)")
       ->required();
   command->add_flag("--disassemble", flags->disassemble, "Print the Program's text form");
   command->add_flag("--graph", flags->graph,

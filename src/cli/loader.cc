@@ -73,21 +73,42 @@ Result<LoadedModel> Assemble(const std::string& name, isa::Program program,
   return model;
 }
 
-// A compiled file has settled its types: asking for others is an error, not a wish.
+// A type as the flags name it.
+const char* FlagName(DType type) {
+  switch (type) {
+    case DType::kQ8_0:
+    case DType::kI8:
+      return "int8";
+    case DType::kQ4_0:
+      return "int4";
+    default:
+      return Name(type);
+  }
+}
+
+// A compiled file has settled its types: asking for others is an error, not a wish. Where blocks
+// were asked for, routers of experts are floats still.
 Result<void> CheckTypes(const isa::Program& program, const compile::Options& options) {
   auto settled = [](const char* flag, DType type) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("it is compiled with --{} {}; compile the model again to change that",
-                            flag, Name(type)),
+                            flag, FlagName(type)),
                 flag);
   };
+  bool has_asked = false;
+  std::optional<DType> router;
   for (const isa::Buffer& buffer : program.buffers) {
-    if (buffer.form == isa::Form::kPacked &&
-        buffer.dtype != options.weight_type.value_or(buffer.dtype))
-      return settled("weights", buffer.dtype);
     if (buffer.form == isa::Form::kPages && buffer.dtype != options.kv_type.value_or(buffer.dtype))
       return settled("kv", buffer.dtype);
+    if (buffer.form != isa::Form::kPacked || !options.weight_type) continue;
+    if (buffer.dtype == *options.weight_type)
+      has_asked = true;
+    else if (IsBlockType(*options.weight_type) && !IsBlockType(buffer.dtype))
+      router = buffer.dtype;
+    else
+      return settled("weights", buffer.dtype);
   }
+  if (router && !has_asked) return settled("weights", *router);
   return {};
 }
 
@@ -116,11 +137,12 @@ void NoteConversions(const compile::Compiled& compiled, const compile::Options& 
 
 std::string DefaultModelName(const std::filesystem::path& given) {
   std::error_code ignored;
-  // "models/demo/" and "models/demo" have one name.
-  const std::filesystem::path path = given.has_filename() ? given : given.parent_path();
+  // "models/demo/", "models/./demo" and "models/demo" have one name; a folder may be called ".".
+  std::filesystem::path path = std::filesystem::absolute(given, ignored).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
   if (std::filesystem::is_regular_file(path, ignored))
     return import::WithoutPartNumber(path.stem());
-  return std::filesystem::absolute(path, ignored).lexically_normal().filename();
+  return path.filename();
 }
 
 Result<ImportedModel> ImportModel(const std::filesystem::path& path, const LoadOptions& options) {

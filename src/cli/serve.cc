@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 
 #include "base/clock.h"
 #include "cli/commands.h"
@@ -192,6 +193,13 @@ Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host,
   return {};
 }
 
+// Nothing is being answered, and a load of minutes is not worth waiting for.
+[[noreturn]] void GiveUpLoading() {
+  spdlog::info("stopped; what was being loaded is given up");
+  spdlog::shutdown();
+  std::_Exit(0);
+}
+
 Result<void> Serve(Flags& flags) {
   if (!flags.config.empty()) TRY(ApplyConfig(*flags.command, flags.config));
   spdlog::set_level(spdlog::level::from_str(flags.log_level));
@@ -220,7 +228,11 @@ Result<void> Serve(Flags& flags) {
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
   TRY(StartAdmin(flags, host, admin));
-  TRY(host.LoadAtStart(specs));
+  auto loading = std::async(std::launch::async, [&] { return host.LoadAtStart(specs); });
+  constexpr timespec kLook = {.tv_sec = 0, .tv_nsec = 50'000'000};
+  while (loading.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
+    if (sigtimedwait(&termination, nullptr, &kLook) > 0) GiveUpLoading();
+  TRY(loading.get());
   const std::string url = fmt::format("http://{}:{}", flags.host, service.port());
   std::string names;
   for (const serve::ModelSpec& spec : specs)
@@ -235,6 +247,8 @@ Result<void> Serve(Flags& flags) {
   pthread_sigmask(SIG_UNBLOCK, &termination, nullptr);  // a second signal ends the process
   admin.reset();
   service.Drain(std::chrono::seconds(flags.drain_seconds));
+  for (const serve::ModelStatus& model : host.List())
+    if (model.state == serve::ModelState::kLoading) GiveUpLoading();
   spdlog::info("stopped");
   return {};
 }

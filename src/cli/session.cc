@@ -35,6 +35,10 @@ struct KvPlan {
 Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options) {
   const int64_t page_bytes = device::KvPageBytes(program);
   const int64_t model_positions = program.FactOr("max_positions", 0);
+  if (page_bytes == 0 || model_positions < 1 || model_positions > INT32_MAX)
+    return Fail(
+        ErrorCode::kUnsupported,
+        "it is not a language model: it has no KV cache, or no context of 1 to 2^31 tokens");
   const int64_t wanted = options.max_model_len > 0 ? options.max_model_len : model_positions;
   if (wanted > model_positions)
     return Fail(ErrorCode::kInvalidArgument,

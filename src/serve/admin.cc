@@ -64,8 +64,10 @@ Json StatusJson(const ModelStatus& status) {
 void ReadOneOf(FieldReader& fields, const char* name, std::span<const char* const> choices,
                std::string& value) {
   fields.Read(name, value);
-  if (std::ranges::find(choices, std::string_view(value)) == choices.end())
-    fields.Refuse(name, fmt::format("must be one of {}", fmt::join(choices, ", ")));
+  if (std::ranges::find(choices, std::string_view(value)) != choices.end()) return;
+  std::vector<const char*> named(choices.begin(), choices.end());
+  std::erase_if(named, [](const char* choice) { return *choice == 0; });  // absent
+  fields.Refuse(name, fmt::format("must be one of {}", fmt::join(named, ", ")));
 }
 
 }  // namespace
@@ -117,9 +119,12 @@ Result<fs::path> ResolveModelPath(const std::string& given, const fs::path& root
   const fs::path path = fs::canonical(inside / given, error);
   // Whether something exists elsewhere is nobody's business.
   if (error || !IsInside(path, inside)) return fail("does not exist in the model root");
-  if (fs::is_directory(path, error)) {
-    for (fs::directory_iterator entry(path, error), end; !error && entry != end;
-         entry.increment(error)) {
+  // What is opened besides: the files of a folder, the other parts of a split GGUF file.
+  const bool folder = fs::is_directory(path, error);
+  if (folder || path.extension() == ".gguf") {
+    for (fs::directory_iterator entry(folder ? path : path.parent_path(), error), end;
+         !error && entry != end; entry.increment(error)) {
+      if (!folder && entry->path().extension() != ".gguf") continue;
       const fs::path target = fs::canonical(entry->path(), error);
       if (error || !IsInside(target, inside))
         return fail("holds '" + entry->path().filename().string() +

@@ -201,7 +201,7 @@ TEST_F(AdminTest, RemembersWhatFailed) {
 TEST_F(AdminTest, UnloadsWhenRunningRequestsHaveEnded) {
   TestClient client(service_.port());
   client.Post("/v1/completions",
-              R"({"model": "first", "prompt": "x", "max_tokens": 30, "stream": true})");
+              R"({"model": "first", "prompt": "x", "max_tokens": 10, "stream": true})");
   ASSERT_TRUE(client.ReadUntil("data: "));
   EXPECT_EQ(Ask("DELETE", "/admin/v1/models/first").status, 202);
   EXPECT_EQ(Complete("first").status, 404);

@@ -69,6 +69,7 @@ engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
   if (failed || delta.finish == engine::FinishReason::kCancelled) {
     CountFinish(choice, failed ? "error" : "cancelled");
     Fail(delta.error.value_or(Error{ErrorCode::kUnavailable, "the generation was cancelled", ""}));
+    CancelElsewhere();
     return engine::Verdict::kCancel;
   }
   Piece piece = choice.transcriber.Push(delta);
@@ -77,6 +78,7 @@ engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
   if (!piece.empty() && !Emit(index, std::move(piece))) {
     over_ = true;
     CountFinish(choice, "cancelled");
+    CancelElsewhere();
     return engine::Verdict::kCancel;
   }
   if (!choice.finished) return engine::Verdict::kContinue;
@@ -133,6 +135,13 @@ void Generation::Fail(const Error& error) {
   AppendEvent(events, ErrorJson(error));
   exchange_->Stream(events + "data: [DONE]\n\n");
   exchange_->Finish();
+}
+
+// From a sink, which must not call the engine: the other choices need not wait for their next token
+// to hear that it is over.
+void Generation::CancelElsewhere() {
+  if (choices_.size() > 1)
+    context_.run_elsewhere([self = shared_from_this()] { self->CancelAll(); });
 }
 
 void Generation::CancelAll() {

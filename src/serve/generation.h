@@ -66,6 +66,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void Complete();
   void Fail(const Error& error);
   void CancelAll();
+  void CancelElsewhere();
   engine::Usage TotalUsage() const;
 
   GenerationContext& context_;

@@ -138,6 +138,8 @@ Result<void> GgufWeights::AddParts(const fs::path& path, GgufFile first, int64_t
   };
   auto opened = part_of(first);
   if (!opened) return FailAt(path.string(), std::move(opened).error());
+  if (*opened < 0 || *opened >= parts)
+    return FailPart(path, fmt::format("split.no is {}, of {} parts", *opened, parts));
   const std::string name = path.filename().string();
   const auto stem = StemOf(name, *opened, parts);
   if (!stem)
