@@ -171,7 +171,8 @@ Result<void> Run(const Flags& flags) {
 Command AddRun(CLI::App& app) {
   const auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("run", "Chat with a model in the terminal");
-  command->add_option("model", flags->model, "Model folder, GGUF file or compiled file")->required();
+  command->add_option("model", flags->model, "Model folder, GGUF file or compiled file")
+      ->required();
   command->add_option("-p,--prompt", flags->prompt, "Answer this and end; default: read lines");
   command->add_option("--system", flags->system, "System message");
   command
