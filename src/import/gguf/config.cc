@@ -97,11 +97,7 @@ Result<Qwen3Config> ParseGgufConfig(const GgufFields& metadata, const ir::Weight
   config.tie_word_embeddings = !weights.Find("lm_head.weight").has_value();
   config.attention_bias = weights.Find("model.layers.0.self_attn.q_proj.bias").has_value();
   TRY_ASSIGN(config.rope, ParseRope(metadata, arch, config.max_positions));
-  if (config.rope.yarn) {
-    TRY(Validate(*config.rope.yarn));
-    config.max_positions = static_cast<int64_t>(
-        static_cast<double>(config.rope.yarn->original_max_positions) * config.rope.yarn->factor);
-  }
+  TRY(ExtendContext(config));
   TRY(Validate(config));
   return config;
 }

@@ -176,11 +176,7 @@ Result<Qwen3Config> ParseQwen3Config(std::string_view config_json) {
              fields.Integer("head_dim", has_experts || json.contains("head_dim") ? derived : 128));
   if (has_experts) TRY(ParseExperts(fields, config));
   TRY_ASSIGN(config.eos_token_ids, TokenIds(fields, "eos_token_id", config.vocab_size));
-  if (config.rope.yarn) {
-    TRY(Validate(*config.rope.yarn));
-    config.max_positions = static_cast<int64_t>(
-        static_cast<double>(config.rope.yarn->original_max_positions) * config.rope.yarn->factor);
-  }
+  TRY(ExtendContext(config));
   TRY(Validate(config));
   return config;
 }

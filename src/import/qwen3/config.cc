@@ -27,6 +27,14 @@ Result<void> ValidateExperts(const Qwen3Config& config) {
   return {};
 }
 
+Result<void> ExtendContext(Qwen3Config& config) {
+  if (!config.rope.yarn) return {};
+  TRY(Validate(*config.rope.yarn));
+  config.max_positions = static_cast<int64_t>(
+      static_cast<double>(config.rope.yarn->original_max_positions) * config.rope.yarn->factor);
+  return {};
+}
+
 Result<void> Validate(const Qwen3Config& config) {
   // Far above any published model, and low enough that products of three stay below 2^63. Positions
   // up to 2^24 are exact as float32, in which angles are computed.

@@ -39,6 +39,9 @@ struct Qwen3Config {
 
 Result<void> Validate(const Yarn& yarn);
 
+// With YaRN, sets max_positions to what it extends the context to. Errors: those of Validate.
+Result<void> ExtendContext(Qwen3Config& config);
+
 // That sizes are positive and fit each other and what kernels carry (head_dim even, at most 512; at
 // most 1024 experts and 32 of them chosen).
 // Errors: kInvalidArgument, naming the field of config.json.
