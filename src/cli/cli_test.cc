@@ -15,7 +15,9 @@ namespace millpower::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::Contains;
 using testing::HasSubstr;
+using testing::Not;
 
 const fs::path kTiny = MILLPOWER_SOURCE_DIR "/tests/golden/tiny-tied";
 
@@ -281,6 +283,15 @@ TEST(Load, NeedsATokenizerAndAChatFormat) {
   EXPECT_THAT(LoadError(copy).message, HasSubstr("no tokenizer.json"));
 }
 
+Result<void> WriteCompiled(const fs::path& file, const ImportedModel& imported,
+                           const LoadedModel& packed) {
+  return isa::WritePackage(file, imported.compiled.program, imported.texts,
+                           [&](int32_t id) -> Result<std::span<const std::byte>> {
+                             return packed.weights.by_buffer[static_cast<size_t>(id)];
+                           },
+                           {});
+}
+
 TEST(Load, AFolderAndWhatItCompilesToAreOneModel) {
   const Folder folder;
   LoadOptions options = Quiet();
@@ -291,12 +302,7 @@ TEST(Load, AFolderAndWhatItCompilesToAreOneModel) {
   const auto imported = ImportModel(kTiny, options);
   ASSERT_TRUE(imported) << imported.error().message;
   const fs::path file = folder.path() / "small.mill";
-  const auto written =
-      isa::WritePackage(file, imported->compiled.program, imported->texts,
-                        [&](int32_t id) -> Result<std::span<const std::byte>> {
-                          return direct->weights.by_buffer[static_cast<size_t>(id)];
-                        },
-                        {});
+  const auto written = WriteCompiled(file, *imported, *direct);
   ASSERT_TRUE(written) << written.error().message;
   const auto compiled = LoadModel(file, Quiet());
   ASSERT_TRUE(compiled) << compiled.error().message;
@@ -316,6 +322,37 @@ TEST(Load, AFolderAndWhatItCompilesToAreOneModel) {
   other = options;
   other.compile.kv_type = DType::kBf16;
   EXPECT_EQ(LoadError(file, other).param, "kv");
+}
+
+// Routers stay floats where blocks are asked for, which is no contradiction.
+TEST(Load, AskingAgainForACompiledModelWithExperts) {
+  const Folder folder;
+  const fs::path moe = MILLPOWER_SOURCE_DIR "/tests/golden/tiny-moe";
+  const fs::path file = folder.path() / "moe.mill";
+  LoadOptions int8 = Quiet(), int4 = Quiet(), bf16 = Quiet();
+  int8.compile.weight_type = DType::kQ8_0;
+  int4.compile.weight_type = DType::kQ4_0;
+  bf16.compile.weight_type = DType::kBf16;
+  const auto imported = ImportModel(moe, int8);
+  const auto packed = LoadModel(moe, int8);
+  ASSERT_TRUE(imported && packed);
+  ASSERT_TRUE(WriteCompiled(file, *imported, *packed));
+  EXPECT_TRUE(LoadModel(file, int8));
+  EXPECT_TRUE(LoadModel(file, Quiet()));
+  EXPECT_THAT(LoadError(file, int4).message, HasSubstr("compiled with --weights int8"));
+  EXPECT_THAT(LoadError(file, bf16).message, HasSubstr("compiled with --weights int8"));
+}
+
+TEST(Load, TellsWhatIsStoredOtherwiseUnlessAskedFor) {
+  const fs::path f16 = MILLPOWER_SOURCE_DIR "/tests/golden/tiny-f16";
+  const auto widened = ImportModel(f16, Quiet());
+  ASSERT_TRUE(widened);
+  EXPECT_THAT(widened->notes, Contains(HasSubstr("tensors of f16 are stored as f32, such as")));
+  LoadOptions asked = Quiet();
+  asked.compile.weight_type = DType::kF32;
+  const auto as_asked = ImportModel(f16, asked);
+  ASSERT_TRUE(as_asked);
+  EXPECT_THAT(as_asked->notes, Not(Contains(HasSubstr("are stored"))));
 }
 
 TEST(Load, ShapesNeedNoWeights) {
