@@ -18,9 +18,11 @@ ALLOWED = {
     "kernels": {"isa"},  # the packed layouts
     "device": {"isa", "kernels"},
     "text": set(),
+    "ledger": set(),
     "engine": {"isa", "device"},
-    "serve": {"engine", "text"},
-    "cli": {"ir", "import", "isa", "compile", "kernels", "device", "text", "engine", "serve"},
+    "serve": {"engine", "ledger", "text"},
+    "cli": {"ir", "import", "isa", "compile", "kernels", "device", "text", "ledger", "engine",
+            "serve"},
 }
 INCLUDE = re.compile(r'^\s*#include "([a-z_]+)/')
 

@@ -22,6 +22,11 @@ enum class ErrorCode {
   kUnavailable,      // shutting down or not ready yet
   kIo,               // the operating system refused
   kInternal,         // a fault of ours that did not warrant stopping the process
+  kUnauthenticated,  // no key, or one that is not valid
+  kForbidden,        // a valid key that may not do this
+  kQuotaExceeded,    // a cap or the credit does not cover it
+  kRateLimited,      // would be fine a little later
+  kAlreadyExists,    // a name or an id that is taken
 };
 
 struct Error {

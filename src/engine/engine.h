@@ -105,11 +105,18 @@ enum class Verdict {
   kCancel,  // the caller is gone: finish, reason kCancelled
 };
 
+// What a caller has leased.
+struct CallerShare {
+  std::string caller;
+  double share = 0;  // of the device's time, in (0, 1]
+};
+
 // Called on the engine's thread, once per step in which something happened, while the device may
-// already work on the next; must return quickly and never call the engine. After a verdict other
-// than kContinue, or a delta with `finish`, it is not called again: on kStop and kCancel the delta
-// just delivered was the last, and holds the usage to count: a token that was under way is neither
-// told nor counted.
+// already work on the next; must return quickly and never call the engine. After a delta with
+// `finish` it is not called again, nor after kCancel: the delta just delivered was the last, and
+// holds the usage to count. After kStop it is called once more, when the ledger has posted what was
+// used: with `finish` (kStop, or kError with the error), no tokens, and the final usage. A token
+// that was under way at the verdict is neither told nor counted.
 using Sink = std::function<Verdict(const Delta&)>;
 
 struct EngineLimits {
@@ -184,7 +191,7 @@ class Engine {
   // Errors: kInvalidArgument (a parameter out of range, named in Error::param; an empty prompt);
   // kOutOfRange (the prompt does not fit max_model_len, or could never fit the KV memory; more
   // tokens to adjust than a launch takes, Error::param naming what asks for them);
-  // kNoCapacity (queue full); kUnavailable (stopping).
+  // kNoCapacity (the queue is full, or the caller has half of it); kUnavailable (stopping).
   virtual Result<void> Submit(Request request, Sink sink) = 0;
 
   // Ends a request at the next step boundary; its sink gets a last delta with kCancelled. Unknown
@@ -192,6 +199,11 @@ class Engine {
   virtual void Cancel(const std::string& id) = 0;
 
   virtual EngineStats Stats() const = 0;
+
+  // Replaces what is leased to whom; at most 1 in all. While others want the device too, a caller
+  // named here that has work waiting gets its share of the time, and those not named share the rest
+  // equally; what nobody asks for is everybody's.
+  virtual void SetShares(std::vector<CallerShare> shares) = 0;
 
   // Refuses new requests and waits until the live ones are done or `timeout_ns` of real time has
   // passed; then

@@ -81,6 +81,7 @@ class LlmEngine final : public Engine {
   Result<void> Submit(Request request, Sink sink) override;
   void Cancel(const std::string& id) override;
   EngineStats Stats() const override;
+  void SetShares(std::vector<CallerShare>) override {}
   void Drain(int64_t timeout_ns) override;
 
  private:

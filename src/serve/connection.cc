@@ -58,6 +58,7 @@ HttpRequest Describe(const Parser& parser, const ServerContext& context) {
       message.method() == http::verb::options && message.count("access-control-request-method") > 0;
   return {.method = ToString(message.method_string()),
           .path = target.substr(0, target.find('?')),
+          .query = target.find('?') == std::string::npos ? "" : target.substr(target.find('?') + 1),
           .content_type = ToString(message[http::field::content_type]),
           .id = IsSaneId(id) ? id : NewId("req-"),
           .authorization = ToString(message[http::field::authorization]),

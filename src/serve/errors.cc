@@ -11,6 +11,7 @@ struct Appearance {
 
 constexpr const char* kInvalid = "invalid_request_error";
 constexpr const char* kServer = "server_error";
+constexpr std::string_view kInsufficientQuota = "insufficient_quota";  // waiting does not help
 
 // The one place where our error codes become HTTP.
 constexpr Appearance AppearanceOf(ErrorCode code) {
@@ -25,6 +26,16 @@ constexpr Appearance AppearanceOf(ErrorCode code) {
       return {400, kInvalid, "context_length_exceeded"};
     case ErrorCode::kNoCapacity:
       return {429, "rate_limit_error", "rate_limit_exceeded"};
+    case ErrorCode::kUnauthenticated:
+      return {401, kInvalid, "invalid_api_key"};
+    case ErrorCode::kForbidden:
+      return {403, kInvalid, "permission_denied"};
+    case ErrorCode::kQuotaExceeded:
+      return {429, "insufficient_quota", "insufficient_quota"};
+    case ErrorCode::kRateLimited:
+      return {429, "rate_limit_error", "rate_limit_exceeded"};
+    case ErrorCode::kAlreadyExists:
+      return {409, kInvalid, "conflict"};
     case ErrorCode::kCancelled:
       return {499, kInvalid, "cancelled"};
     case ErrorCode::kDeadline:
@@ -84,7 +95,8 @@ HttpResponse MakeResponse(const Appearance& appearance, const std::string& messa
                           const std::string& param, int retry_after_s) {
   HttpResponse response = {.status = appearance.status,
                            .body = DumpJson(MakeJson(appearance, message, param))};
-  if (appearance.status == 429 || appearance.status == 503)
+  if ((appearance.status == 429 && appearance.type != kInsufficientQuota) ||
+      appearance.status == 503)
     response.headers.emplace_back("retry-after", std::to_string(retry_after_s));
   if (appearance.status == 401) response.headers.emplace_back("www-authenticate", "Bearer");
   return response;

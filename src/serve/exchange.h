@@ -14,13 +14,18 @@
 
 namespace millpower::serve {
 
+struct Caller;  // caller.h
+
 struct HttpRequest {
   std::string method;
-  std::string path;  // the target up to '?', not percent-decoded
+  std::string path;        // the target up to '?', not percent-decoded
+  std::string query = {};  // what follows it, likewise
   std::string content_type;
   std::string id;                  // x-request-id: the client's if sane (ids.h), else ours
   std::string authorization = {};  // the header, as it came
-  std::string cors_headers = {};   // lines for whatever the answer is
+  // On whose behalf we ask ourselves (batches); from the network it is null, and the key decides.
+  std::shared_ptr<const Caller> caller = nullptr;
+  std::string cors_headers = {};  // lines for whatever the answer is
   std::string body;
   std::shared_ptr<void> body_room = nullptr;  // let go of with the body
   bool http_1_0 = false;                      // no chunked answers; never kept alive

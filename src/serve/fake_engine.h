@@ -38,6 +38,7 @@ class FakeEngine final : public engine::Engine {
   Result<void> Submit(engine::Request request, engine::Sink sink) override;
   void Cancel(const std::string& id) override;
   engine::EngineStats Stats() const override;
+  void SetShares(std::vector<engine::CallerShare>) override {}
   void Drain(int64_t timeout_ns) override;
 
   // All requests submitted, and the last of them.
