@@ -7,4 +7,5 @@ _path = pathlib.Path(__file__).resolve().parents[1] / "e2e" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("e2e_conftest", _path)
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
-MODEL, Server, server = _module.MODEL, _module.Server, _module.server
+MODEL, Server = _module.MODEL, _module.Server
+server, own_server = _module.server, _module.own_server
