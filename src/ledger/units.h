@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -24,6 +25,13 @@ enum class Unit : uint8_t {
 inline constexpr int kUnitCount = 8;
 using Quantities = std::array<int64_t, kUnitCount>;  // by Unit; none negative
 
+// What caps in tokens count: input, cached and output.
+inline int64_t TokensOf(const Quantities& quantities) {
+  return quantities[static_cast<size_t>(Unit::kInputToken)] +
+         quantities[static_cast<size_t>(Unit::kCachedToken)] +
+         quantities[static_cast<size_t>(Unit::kOutputToken)];
+}
+
 enum class Tier : uint8_t {
   kOnDemand = 0,
   kPriority = 1,  // goes before others
@@ -34,6 +42,10 @@ inline constexpr int kTierCount = 4;
 
 const char* Name(Unit unit);  // "input_token"
 const char* Name(Tier tier);  // "on_demand"
+// How many quanta one unit is: 1 of those that are counted, a million of those that are measured.
+int64_t QuantaOf(Unit unit);
+const char* PluralOf(Unit unit);     // "input tokens"
+const char* RateBasisOf(Unit unit);  // what a price is for: "million input tokens", "chip-second"
 std::optional<Unit> UnitFromName(std::string_view name);
 std::optional<Tier> TierFromName(std::string_view name);
 
