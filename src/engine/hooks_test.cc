@@ -326,8 +326,8 @@ TEST(Hooks, TheEndAfterAStopWaitsForThePosting) {
   for (const bool fails : {false, true}) {
     SlowLedger ledger;
     Inbox inbox;
-    const Served served =
-        Serve({.hooks = &ledger}, 30, {.complete = [](int64_t) -> Result<int64_t> { return 1000; }});
+    const Served served = Serve({.hooks = &ledger}, 30,
+                                {.complete = [](int64_t) -> Result<int64_t> { return 1000; }});
     const auto decide = [](const Delta& delta) {
       return delta.usage.completion_tokens == 3 ? Verdict::kStop : Verdict::kContinue;
     };
@@ -370,8 +370,8 @@ TEST(Hooks, AfterACancelTheSinkHearsNoMore) {
   EXPECT_EQ(ledger.usage().completion_tokens, 3);
 }
 
-// One that has ended, one that its sink has stopped, one that its sink has cancelled, one that waits
-// for more, and one that waits for a place.
+// One that has ended, one that its sink has stopped, one that its sink has cancelled, one that
+// waits for more, and one that waits for a place.
 TEST(Hooks, ALedgerThatNeverAnswersHoldsNothingUp) {
   for (const bool drain : {true, false}) {
     DeadLedger ledger;

@@ -27,29 +27,27 @@ struct Tenant {
 };
 
 struct Outcome {
-  std::vector<int64_t> rows;      // by tenant
-  std::vector<double> device_ns;  // with steps that cost something themselves
+  std::vector<int64_t> rows;  // by tenant
+  std::vector<double> device_ns;
   std::vector<int64_t> longest_wait;  // steps from arrival to the first token
   int64_t total_rows = 0, steps = 0, preemptions = 0;
-  double time_share(size_t tenant) const {
+  double share(size_t tenant) const {  // of the device's time
     double total = 0;
     for (const double ns : device_ns) total += ns;
     return device_ns[tenant] / total;
-  }
-  double share(size_t tenant) const {
-    return static_cast<double>(rows[tenant]) / static_cast<double>(total_rows);
   }
 };
 
 // Counts from the moment when `warm_up` rows have been given until `rows` more have.
 Outcome Simulate(const std::vector<Tenant>& tenants, const SchedulerLimits& limits, uint64_t seed,
-                 int64_t rows, int64_t warm_up = 0) {
+                 int64_t rows, int64_t warm_up = 0, double step_cost_rows = 0) {
   Rng rng(seed);
   const auto pick = [&](std::pair<int32_t, int32_t> range) {
     return range.first +
            static_cast<int32_t>(rng.Below(static_cast<uint64_t>(range.second - range.first + 1)));
   };
   Steps steps(limits);
+  steps.step_cost_rows = step_cost_rows;
   std::vector<CallerShare> leases;
   for (const Tenant& tenant : tenants)
     if (tenant.lease > 0) leases.push_back({tenant.name, tenant.lease});
@@ -96,7 +94,7 @@ Outcome Simulate(const std::vector<Tenant>& tenants, const SchedulerLimits& limi
       outcome.rows[tenant] += count;
       outcome.total_rows += count;
       outcome.device_ns[tenant] += static_cast<double>(count) *
-                                   (20.0 + static_cast<double>(of_step)) /
+                                   (step_cost_rows + static_cast<double>(of_step)) /
                                    static_cast<double>(of_step);
     }
     for (; !steps.finished.empty(); steps.finished.pop_back()) {
@@ -147,7 +145,8 @@ TEST(Shares, LeasesHoldUnderContentionOnRandomTraffic) {
     }
     const size_t leased = tenants.size();
     const size_t always = leased + 1 + rng.Below(3);
-    while (tenants.size() < always) tenants.push_back(random("other" + std::to_string(tenants.size())));
+    while (tenants.size() < always)
+      tenants.push_back(random("other" + std::to_string(tenants.size())));
     for (uint64_t i = rng.Below(3); i > 0; --i) {
       tenants.push_back(random("sometimes" + std::to_string(i)));
       tenants.back().on = static_cast<int64_t>(20 + rng.Below(400));
@@ -156,16 +155,18 @@ TEST(Shares, LeasesHoldUnderContentionOnRandomTraffic) {
     const SchedulerLimits limits =
         Roomy(places, places + static_cast<int32_t>(rng.Below(coin() ? 200 : 20)));
     const int64_t rows = 120'000;
-    const Outcome outcome = Simulate(tenants, limits, seed, rows, 10'000);
+    const double step_cost_rows = coin() ? 0 : rng.Uniform(1, 100);
+    const Outcome outcome = Simulate(tenants, limits, seed, rows, 10'000, step_cost_rows);
     std::string what = "seed " + std::to_string(seed) + ", " + std::to_string(places) +
                        " places, " + std::to_string(limits.max_batch_tokens) + " rows, " +
                        std::to_string(outcome.steps) + " steps, " +
                        std::to_string(outcome.preemptions) + " preemptions";
     for (size_t i = 0; i < tenants.size(); ++i)
       what += "\n  " + tenants[i].name + " lease " + std::to_string(tenants[i].lease) + " got " +
-              std::to_string(outcome.share(i)) + " of time " + std::to_string(outcome.time_share(i)) + ", prompts to " +
+              std::to_string(outcome.share(i)) + ", prompts to " +
               std::to_string(tenants[i].prompt.second) + ", outputs to " +
-              std::to_string(tenants[i].output.second) + " atleast " + std::to_string(tenants[i].at_least);
+              std::to_string(tenants[i].output.second) + " atleast " +
+              std::to_string(tenants[i].at_least);
     SCOPED_TRACE(what);
     if (getenv("SHOW")) printf("%s\n", what.c_str());
     for (size_t i = 0; i < leased; ++i)

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,10 +56,13 @@ class Steps {
 
   Planned Compute(const std::vector<Share> shares) {
     Planned planned;
+    int64_t rows = 0;
+    for (const Share& share : shares) rows += share.count;
+    const double row_ns = 1000 * (1 + step_cost_rows / static_cast<double>(rows));
     for (const Share& share : shares) {
       Sequence& sequence = *share.sequence;
       planned.push_back({sequence.order, share.count, share.picked});
-      scheduler.Computed(share);
+      scheduler.Computed(share, std::llround(share.count * row_ns));
       if (share.picked > 1 || sequence.request.sampling.prompt_logprobs)
         sequence.prompt_logprobs_done = std::max(
             sequence.prompt_logprobs_done, std::min(sequence.computed, sequence.prompt_size - 1));
@@ -74,6 +78,7 @@ class Steps {
   }
 
   Scheduler scheduler;
+  double step_cost_rows = 0;      // what a step costs besides its rows, of a microsecond each
   std::vector<int64_t> finished;  // in order
 
  private:
