@@ -83,18 +83,23 @@ void Scheduler::Weigh() {
   std::array<int, kPriorityCount> without{};
   for (const auto& [key, caller] : callers_)
     if (caller.is_present() && caller.lease == 0) ++without[static_cast<size_t>(caller.priority)];
-  total_weight_ = 0;
+  const auto has_without = [&](Priority priority) {
+    return without[static_cast<size_t>(priority)] > 0;
+  };
+  total_weight_ =
+      has_without(Priority::kInteractive) || has_without(Priority::kStandard) ? rest_ : 0;
   for (auto& [key, caller] : callers_) {
     if (!caller.is_present()) continue;
-    caller.weight =
-        caller.lease > 0 ? caller.lease : rest_ / without[static_cast<size_t>(caller.priority)];
-    if (caller.priority == Priority::kBatch) continue;
-    if (caller.lease > 0) {
-      const auto twin = callers_.find(
-          {caller.priority == Priority::kStandard ? Priority::kInteractive : Priority::kStandard,
-           caller.name});
-      if (twin != callers_.end() && twin->second.is_present()) caller.weight /= 2;
+    if (caller.lease == 0) {
+      caller.weight = rest_ / without[static_cast<size_t>(caller.priority)];
+      continue;
     }
+    caller.weight = caller.lease;
+    if (caller.priority == Priority::kBatch) continue;
+    const auto twin = callers_.find(
+        {caller.priority == Priority::kStandard ? Priority::kInteractive : Priority::kStandard,
+         caller.name});
+    if (twin != callers_.end() && twin->second.is_present()) caller.weight /= 2;
     total_weight_ += caller.weight;
   }
 }

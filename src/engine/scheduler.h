@@ -166,7 +166,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::map<std::string, double> leases_;
   double rest_ = 1;
-  double total_weight_ = 0;  // of those present above batch
+  double total_weight_ = 0;  // what those present above batch may claim
   bool weights_are_old_ = false;
   // By class: the least time of those that are backlogged; with nobody, the most of all. Grows.
   std::array<double, kPriorityCount> time_{};

@@ -380,6 +380,7 @@ TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
                                  .hash_seed = seed};
     Steps steps(limits);
     int to_come = pick(1, 12);
+    if (rng.Below(2) == 0) steps.scheduler.SetShares({{"a", rng.Uniform(0.05f, 1)}});
     for (int step = 0;; ++step) {
       ASSERT_LT(step, 20000) << "no end";
       if (to_come > 0 && (steps.scheduler.Live().empty() || rng.Below(4) == 0)) {
