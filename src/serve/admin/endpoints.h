@@ -3,7 +3,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <mutex>
 #include <span>
 
@@ -25,7 +24,6 @@ struct Context {
   const std::filesystem::path model_root;
   ledger::Ledger* const ledger;  // null: nothing is billed
   const Clock& clock;
-  const std::function<Json(const ServedModel&)> model_stats;
   // Held from reading what is there to writing it changed, so that of two changes to one thing
   // neither is lost.
   std::mutex changing = {};
@@ -58,5 +56,8 @@ std::span<const Endpoint> PriceEndpoints();
 std::span<const Endpoint> ProjectEndpoints();
 std::span<const Endpoint> TenantEndpoints();
 std::span<const Endpoint> UsageEndpoints();
+
+// The state of a model as the list of models and the overview tell it.
+Json ModelJson(const ModelStatus& status);
 
 }  // namespace millpower::serve::admin

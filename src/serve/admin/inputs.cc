@@ -19,8 +19,8 @@ constexpr const char* kPeriods[] = {"day", "month", "total"};
 constexpr const char* kMeasures[] = {"money", "tokens"};
 
 bool HasControls(std::string_view text) {
-  return std::ranges::any_of(text,
-                             [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; });
+  return std::ranges::any_of(
+      text, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; });
 }
 
 template <typename Enum>

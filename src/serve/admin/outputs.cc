@@ -69,8 +69,7 @@ Json TenantJson(const ledger::Ledger& ledger, const ledger::Tenant& tenant) {
                {"created_at", tenant.created_at},
                {"suspended", tenant.suspended}};
   json["credit_line"] = tenant.credit_line ? Json(FormatMoney(*tenant.credit_line)) : Json();
-  json["credit"] =
-      FormatMoney(ledger.Balance({ledger::AccountKind::kCredit, tenant.number}));
+  json["credit"] = FormatMoney(ledger.Balance({ledger::AccountKind::kCredit, tenant.number}));
   json["held"] = FormatMoney(ledger.Balance({ledger::AccountKind::kHeld, tenant.number}));
   AddBounds(json, tenant.bounds);
   json["spent"] = SpentJson(ledger, Subject::kTenant, tenant.number);
