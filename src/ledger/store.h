@@ -41,7 +41,7 @@ struct StoredState {
   Number next_number = 1;    // above all numbers given to tenants, projects, keys, prices, leases
 };
 
-// Commit comes from one thread; everything else from any.
+// Commit, WasPosted and WasPaid come from one thread; everything else from any.
 class Store {
  public:
   virtual ~Store() = default;
@@ -53,6 +53,11 @@ class Store {
   // request posted, the same payment told again) changes nothing.
   // Errors: kIo, kNoCapacity (disk full).
   virtual Result<void> Commit(std::span<const Record> records) = 0;
+
+  // Whether there is a usage row of this request, and whether a payment was told with this
+  // reference. Asked for every hold: must not wait for a report that is being read.
+  virtual Result<bool> WasPosted(const std::string& request_id) = 0;
+  virtual Result<bool> WasPaid(const std::string& reference) = 0;
 
   // ---- Reading; what was committed.
   virtual Result<UsageReport> ReadUsage(const UsageQuery& query) = 0;
@@ -66,7 +71,8 @@ class Store {
                                                     int64_t limit) = 0;
   virtual Result<std::vector<AuditEntry>> ListAudit(Number after, int64_t limit) = 0;
   // Adds everything up and compares; each fault is a line. `is_live`: whether a hold is of a
-  // request that is still under way.
+  // request that is still under way; where it is not, it may have been closed since it was read, so
+  // only one that is still there afterwards is a fault.
   virtual Result<std::vector<std::string>> Verify(
       const std::function<bool(const std::string& request_id)>& is_live) = 0;
   // A consistent copy while the ledger is in use. Errors: kIo; kAlreadyExists.
