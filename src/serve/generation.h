@@ -5,12 +5,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "serve/exchange.h"
+#include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
 #include "serve/reply.h"
@@ -22,8 +24,11 @@ namespace millpower::serve {
 struct GenerationContext {
   Metrics& metrics;
   const Clock& clock;
-  std::function<void(std::function<void()>)> run_elsewhere;  // off the engine's thread
-  std::atomic<int64_t> live_count{0};                        // generations that still exist
+  // Off the engine's thread, and off the ledger's.
+  std::function<void(std::function<void()>)> run_elsewhere;
+  std::function<void(std::function<void()>)> start;
+  Meter* meter = nullptr;              // none: nothing is held or posted
+  std::atomic<int64_t> live_count{0};  // generations that still exist
 };
 
 // Held together by the engine's sinks: it is gone when the engine has forgotten its requests.
@@ -33,6 +38,11 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct Options {
     bool stream = false;
     bool include_usage = false;
+    // With a meter: on whose account, and as what.
+    std::shared_ptr<const Caller> caller = nullptr;
+    std::string api_request_id = {};
+    const char* endpoint = "";
+    ledger::Tier tier = ledger::Tier::kOnDemand;
   };
 
   Generation(GenerationContext& context, std::shared_ptr<Exchange> exchange,
@@ -44,7 +54,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // one that `counts_prompt`. Before Start.
   void AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt);
 
-  // Submits all choices. Every outcome, errors included, becomes the exchange's answer.
+  // Holds what all choices may use at first, when there is a meter, and then submits them; does not
+  // wait. Every outcome, errors included, becomes the exchange's answer. The end of the answer
+  // waits until what was used is posted.
   void Start();
 
  private:
@@ -53,9 +65,14 @@ class Generation : public std::enable_shared_from_this<Generation> {
     Transcriber transcriber;
     bool counts_prompt = true;
     engine::Usage usage = {};
+    std::optional<Piece> last = std::nullopt;  // made, and told once the choice is posted
     bool finished = false;
   };
 
+  void OnHeld(const Result<void>& held);
+  void Submit();
+  // Gives back what was held for the requests from `first` on, which are not submitted.
+  void AbandonFrom(size_t first);
   engine::Verdict OnDelta(int index, const engine::Delta& delta);
   // What the engine counted for the choice so far.
   void Count(Choice& choice, const engine::Usage& usage);

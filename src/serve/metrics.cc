@@ -123,6 +123,14 @@ const char* RefusalReason(ErrorCode code) {
       return "queue_full";
     case ErrorCode::kUnavailable:
       return "unavailable";
+    case ErrorCode::kQuotaExceeded:
+      return "quota";
+    case ErrorCode::kRateLimited:
+      return "rate";
+    case ErrorCode::kUnauthenticated:
+      return "auth";
+    case ErrorCode::kForbidden:
+      return "forbidden";
     default:
       return "error";
   }
@@ -278,6 +286,10 @@ std::string Metrics::Text() const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   std::ranges::move(impl_->Collect(), std::back_inserter(families));
   return prometheus::TextSerializer().Serialize(families);
+}
+
+HttpResponse Metrics::Response() const {
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = Text()};
 }
 
 }  // namespace millpower::serve

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "engine/engine.h"
+#include "serve/exchange.h"
 #include "serve/models.h"
 
 namespace millpower::serve {
@@ -54,6 +55,7 @@ class Metrics {
   void CountRefusal(const std::string& model, ErrorCode code);
 
   std::string Text() const;
+  HttpResponse Response() const;  // the text, as it is served
 
  private:
   struct Impl;

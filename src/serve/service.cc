@@ -15,7 +15,7 @@ constexpr int kClientClosedRequest = 499;
 }  // namespace
 
 struct Service::Impl {
-  Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock);
+  Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock, Meter* meter);
 
   void Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed);
 
@@ -24,9 +24,10 @@ struct Service::Impl {
   HttpServer server;  // last, so that it stops first
 };
 
-Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock)
+Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock,
+                    Meter* meter)
     : metrics(models, kVersion, [this] { return server.connection_count(); }),
-      api(models, metrics, clock),
+      api(models, metrics, clock, meter),
       server(
           std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
           [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {}
@@ -45,12 +46,16 @@ void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds e
               summary.completion_tokens, request.id);
 }
 
-Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock)
-    : impl_(std::make_unique<Impl>(std::move(config), models, clock)) {}
+Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock, Meter* meter)
+    : impl_(std::make_unique<Impl>(std::move(config), models, clock, meter)) {}
 
 Service::~Service() { Drain(std::chrono::milliseconds(0)); }
 
 Result<void> Service::Start() { return impl_->server.Start(); }
+
+Api& Service::api() { return impl_->api; }
+
+const Metrics& Service::metrics() const { return impl_->metrics; }
 
 uint16_t Service::port() const { return impl_->server.port(); }
 
