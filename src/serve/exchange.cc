@@ -66,8 +66,7 @@ void Exchange::Reply(HttpResponse response) {
   for (const auto& [name, value] : response.headers)
     bytes += fmt::format("{}: {}\r\n", name, value);
   if (has_body)
-    bytes += fmt::format("content-length: {}\r\n",
-                         std::ssize(response.body) + response.rest_bytes);
+    bytes += fmt::format("content-length: {}\r\n", std::ssize(response.body) + response.rest_bytes);
   bytes += "\r\n";
   if (has_body && request_.method != "HEAD") {
     bytes += response.body;

@@ -122,7 +122,7 @@ class Exchange {
   std::string unsent_;
   int status_ = 0;
   bool streaming_ = false;
-  bool complete_ = false;  // the answerer is done
+  bool complete_ = false;   // the answerer is done
   int64_t rest_bytes_ = 0;  // of the answer's rest, to be made
   std::function<std::string()> rest_;
   bool gone_ = false;

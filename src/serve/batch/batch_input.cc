@@ -26,8 +26,7 @@ std::vector<InputLine> SplitLines(std::string_view file) {
   for (int64_t number = 1; !file.empty(); ++number) {
     const std::string_view text = file.substr(0, file.find('\n'));
     file.remove_prefix(std::min(text.size() + 1, file.size()));
-    if (text.find_first_not_of(" \t\r") != std::string_view::npos)
-      lines.push_back({number, text});
+    if (text.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back({number, text});
   }
   return lines;
 }
@@ -40,10 +39,10 @@ std::expected<LineRequest, BatchError> ReadLine(const InputLine& line, std::stri
   LineRequest request;
   const std::string* custom_id = FindString(*json, "custom_id");
   if (custom_id == nullptr || custom_id->empty() || custom_id->size() > kCustomIdBytesMax)
-    return Wrong("invalid_custom_id",
-                 "`custom_id` must be a string of 1 to " + std::to_string(kCustomIdBytesMax) +
-                     " bytes",
-                 "custom_id", line);
+    return Wrong(
+        "invalid_custom_id",
+        "`custom_id` must be a string of 1 to " + std::to_string(kCustomIdBytesMax) + " bytes",
+        "custom_id", line);
   const std::string* method = FindString(*json, "method");
   if (method == nullptr || *method != "POST")
     return Wrong("invalid_method", "`method` must be \"POST\"", "method", line);
@@ -94,9 +93,7 @@ std::vector<BatchError> CheckInput(std::string_view file, std::string_view endpo
       known = models.emplace(request->model, check_model(request->model)).first;
     if (!known->second)
       errors.push_back(
-          {known->second.error().code == ErrorCode::kForbidden ? "model_not_allowed"
-                                                               : "model_not_found",
-           known->second.error().message, "body.model", line.number});
+          {"model_not_found", known->second.error().message, "body.model", line.number});
   }
   if (errors.size() > kBatchErrorsMax) errors.resize(kBatchErrorsMax);
   return errors;

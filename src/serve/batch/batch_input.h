@@ -12,8 +12,8 @@
 
 namespace millpower::serve {
 
-inline constexpr size_t kBatchLinesMax = 50'000;     // OpenAI's
-inline constexpr size_t kBatchErrorsMax = 100;       // told of one file; the rest is not looked for
+inline constexpr size_t kBatchLinesMax = 50'000;  // OpenAI's
+inline constexpr size_t kBatchErrorsMax = 100;    // told of one file; the rest is not looked for
 inline constexpr size_t kCustomIdBytesMax = 512;
 
 // What is wrong with a file, as the batch object tells it.

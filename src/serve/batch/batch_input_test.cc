@@ -20,7 +20,6 @@ std::string Line(std::string_view custom_id, std::string_view body = R"({"model"
 std::vector<BatchError> Check(std::string_view file) {
   return CheckInput(file, kChat, [](const std::string& model) -> Result<void> {
     if (model == "m") return {};
-    if (model == "secret") return Fail(ErrorCode::kForbidden, "not for this key");
     return Fail(ErrorCode::kNotFound, "no model " + model);
   });
 }
@@ -70,7 +69,6 @@ TEST(BatchInputTest, NamesWhatIsWrongWithALine) {
   EXPECT_EQ(CodeOf(Line("a", R"({"model":"m","stream":true})")), "stream_not_supported");
   EXPECT_EQ(CodeOf(Line("a", R"({"model":"m","stream":0})")), "stream_not_supported");
   EXPECT_EQ(CodeOf(Line("a", R"({"model":"x"})")), "model_not_found");
-  EXPECT_EQ(CodeOf(Line("a", R"({"model":"secret"})")), "model_not_allowed");
   EXPECT_EQ(CodeOf("\n\n"), "empty_file");
 }
 

@@ -68,12 +68,12 @@ constexpr const char* kUnfinished = "status IN (0, 1, 2, 6)";
 
 Result<FileRecord> ReadFileRow(const Statement& row) {
   return FileRecord{.number = row.Int(0),
-          .id = row.Text(1),
-          .owner = {row.Int(2), row.Int(3), row.Int(4)},
-          .name = row.Text(5),
-          .purpose = row.Text(6),
-          .bytes = row.Int(7),
-          .created_at = row.Int(8)};
+                    .id = row.Text(1),
+                    .owner = {row.Int(2), row.Int(3), row.Int(4)},
+                    .name = row.Text(5),
+                    .purpose = row.Text(6),
+                    .bytes = row.Int(7),
+                    .created_at = row.Int(8)};
 }
 
 std::string ErrorsText(std::span<const BatchError> errors) {
@@ -221,9 +221,9 @@ struct BatchStore::Impl {
         return db.Execute(fmt::format("PRAGMA user_version={}", kVersion));
       }));
     else if (found != kVersion)
-      return Fail(ErrorCode::kUnsupported,
-                  fmt::format("batches.db is of version {}; this program knows {}", found,
-                              kVersion));
+      return Fail(
+          ErrorCode::kUnsupported,
+          fmt::format("batches.db is of version {}; this program knows {}", found, kVersion));
     return RemoveOrphans();
   }
 
@@ -240,8 +240,7 @@ struct BatchStore::Impl {
   // The only number of a query's only row.
   Result<int64_t> Count(const char* sql, std::span<const int64_t> arguments) {
     TRY_ASSIGN(Statement query, db.Prepare(sql));
-    for (size_t i = 0; i < arguments.size(); ++i)
-      query.Bind(static_cast<int>(i) + 1, arguments[i]);
+    for (size_t i = 0; i < arguments.size(); ++i) query.Bind(static_cast<int>(i) + 1, arguments[i]);
     TRY(query.Step());
     return query.Int(0);
   }
@@ -262,8 +261,8 @@ struct BatchStore::Impl {
     for (const fs::directory_entry& entry : fs::directory_iterator(files, error))
       if (!known.contains(entry.path().filename().string())) Remove(entry.path());
     if (error)
-      return Fail(ErrorCode::kIo, fmt::format("can't list {}: {}", files.string(),
-                                              error.message()));
+      return Fail(ErrorCode::kIo,
+                  fmt::format("can't list {}: {}", files.string(), error.message()));
     return {};
   }
 
@@ -283,9 +282,9 @@ struct BatchStore::Impl {
                               kept + being_written, limits.storage_bytes_max));
     TRY_ASSIGN(const int64_t count, Count("SELECT count(*) FROM files WHERE tenant = ?1", of));
     if (count >= limits.files_max)
-      return Fail(ErrorCode::kQuotaExceeded,
-                  fmt::format("you have {} files, as many as a tenant may keep: delete some",
-                              count));
+      return Fail(
+          ErrorCode::kQuotaExceeded,
+          fmt::format("you have {} files, as many as a tenant may keep: delete some", count));
     return {};
   }
 
@@ -306,8 +305,7 @@ struct BatchStore::Impl {
 
   // The rows of a query, as `read` makes them. `bind` gets the statement.
   template <typename T>
-  Result<std::vector<T>> Select(const std::string& sql,
-                                const std::function<void(Statement&)>& bind,
+  Result<std::vector<T>> Select(const std::string& sql, const std::function<void(Statement&)>& bind,
                                 Result<T> (*read)(const Statement&)) {
     TRY_ASSIGN(Statement query, db.Prepare(sql));
     bind(query);
@@ -322,10 +320,9 @@ struct BatchStore::Impl {
 
   Result<FileRecord> FindFile(ledger::Number tenant, const std::string& id) {
     TRY_ASSIGN(std::vector<FileRecord> found,
-               Select<FileRecord>(fmt::format("SELECT {} FROM files WHERE tenant = ?1 AND id = ?2",
-                                              kFileColumns),
-                                  [&](Statement& query) { query.Bind(1, tenant).Bind(2, id); },
-                                  ReadFileRow));
+               Select<FileRecord>(
+                   fmt::format("SELECT {} FROM files WHERE tenant = ?1 AND id = ?2", kFileColumns),
+                   [&](Statement& query) { query.Bind(1, tenant).Bind(2, id); }, ReadFileRow));
     if (found.empty()) return Fail(ErrorCode::kNotFound, "you have no such file", "file_id");
     return std::move(found.front());
   }
@@ -488,8 +485,8 @@ Result<void> BatchStore::DeleteFile(ledger::Number tenant, const std::string& id
 // ---- Batches
 
 Result<BatchRecord> BatchStore::AddBatch(const Owner& owner, const std::string& endpoint,
-                                         const std::string& input_file,
-                                         const std::string& metadata, int64_t window_s) {
+                                         const std::string& input_file, const std::string& metadata,
+                                         int64_t window_s) {
   std::lock_guard lock(impl_->mutex);
   const int64_t now = impl_->clock.UnixSeconds();
   BatchRecord batch{.id = ledger::NewRecordId("batch_"),
@@ -513,9 +510,9 @@ Result<BatchRecord> BatchStore::AddBatch(const Owner& owner, const std::string& 
                             "(0, 1, 2, 6)",
                             of));
     if (unfinished >= impl_->limits.unfinished_batches_max)
-      return Fail(ErrorCode::kQuotaExceeded,
-                  fmt::format("{} of your batches are not over, as many as a tenant may have",
-                              unfinished));
+      return Fail(
+          ErrorCode::kQuotaExceeded,
+          fmt::format("{} of your batches are not over, as many as a tenant may have", unfinished));
     TRY(impl_->CheckRoom(owner.tenant, 0));
     TRY_ASSIGN(Statement insert,
                impl_->db.Prepare(

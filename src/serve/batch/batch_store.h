@@ -134,8 +134,8 @@ class BatchStore {
   // Lines whose results are recorded, in order.
   Result<std::vector<int64_t>> DoneLines(int64_t batch);
   // Appends the results to the batch's files and records them; all or none. A line that has one
-  // already keeps it. Returns the batch as it is then. Errors: kUnavailable (the disk is full), kIo;
-  // the same may be tried again.
+  // already keeps it. Returns the batch as it is then. Errors: kUnavailable (the disk is full),
+  // kIo; the same may be tried again.
   Result<BatchRecord> RecordResults(int64_t batch, std::span<const LineResult> results);
   // Makes files of the results, and the batch what it is in the end.
   Result<void> FinishBatch(int64_t batch, BatchStatus status);
