@@ -56,8 +56,9 @@ struct LedgerStats {
   bool healthy = true;          // the last commit went well
 };
 
-// Functions are thread-safe. Callbacks come on the writer's thread, once, in the order of the
-// calls, and must return quickly; they may call the ledger's asynchronous functions.
+// Functions are thread-safe. Callbacks come on the writer's thread, once, in the order of the calls
+// (but for what is refused, which may be told sooner), and must return quickly; they may call the
+// ledger's asynchronous functions.
 class Ledger {
  public:
   using Done = std::function<void(Result<void>)>;
@@ -75,7 +76,7 @@ class Ledger {
   // ---- Work. Hold: all or none of the requests, which share one tenant. `done` when durable.
   // Errors: kQuotaExceeded (a cap, or the credit: the message says which and what is left);
   // kUnavailable (no price is set; the store can't be written); kForbidden (suspended, revoked);
-  // kAlreadyExists (a request id that was used before).
+  // kAlreadyExists (a request id that is under way or was posted; one that was voided is free).
   void Hold(std::vector<HoldRequest> requests, Done done);
 
   // Up to `wanted` more output tokens, as many as caps and credit allow. Errors: kQuotaExceeded
