@@ -26,10 +26,10 @@
 namespace millpower::ledger {
 
 struct HoldRequest {
-  std::string request_id;  // unique for ever
-  std::string api_request_id;
+  std::string request_id{};  // unique for ever
+  std::string api_request_id{};
   Number key = 0;
-  std::string model, endpoint;
+  std::string model{}, endpoint{};
   Tier tier = Tier::kOnDemand;  // kLease is for the ledger to find, from kOnDemand
   // What is held at first, an upper bound of what it will have used until Extend. Input tokens are
   // held at the higher of the input and the cached price.
@@ -120,7 +120,7 @@ class Ledger {
 
   // ---- Looking.
   Micros Balance(Account account) const;
-  enum class Subject { kTenant, kProject, kKey };
+  using Subject = ledger::Subject;
   std::vector<CapState> Caps(Subject subject, Number number) const;
   // Posted and held today, this month, and ever, whether or not there is a cap.
   CapState SpentIn(Subject subject, Number number, Period period, Measure measure) const;
