@@ -12,6 +12,7 @@
 #include "serve/generation.h"
 #include "serve/ids.h"
 #include "serve/paths.h"
+#include "serve/rate_limiter.h"
 #include "serve/requests.h"
 
 namespace millpower::serve {
@@ -37,6 +38,21 @@ Json ModelJson(const ServedModel& model) {
           {"max_model_len", model.max_model_len}};
 }
 
+void AddHeaders(Exchange& exchange, Headers headers) {
+  for (auto& [name, value] : headers) exchange.AddHeader(std::move(name), std::move(value));
+}
+
+// Tokens that requests reserve of those per minute: what is held of them at first. The prompt of
+// several choices counts once.
+int64_t TokensAtFirst(const std::vector<engine::Request>& requests, int choices_per_prompt) {
+  int64_t count = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (i % static_cast<size_t>(choices_per_prompt) == 0) count += std::ssize(requests[i].prompt);
+    count += FirstSliceOf(requests[i].sampling.max_tokens);
+  }
+  return count;
+}
+
 // What a request is sold as. (Of on-demand work the ledger finds itself whether a lease covers it.)
 ledger::Tier TierOf(const Caller* caller, engine::Priority priority) {
   if (caller != nullptr && caller->is_batch) return ledger::Tier::kBatch;
@@ -60,13 +76,15 @@ struct Api::Impl {
   struct Call {
     ExchangePtr exchange;
     CallerPtr caller;  // null: nobody in particular
+    RateLimiter::Admission admission = {};
+    int retry_after_s = kRetryAfterSeconds;  // where it is refused
   };
   struct PostRoute {
     const char* path;
     const char* name;   // in logs and metrics
     const char* scope;  // in keys
     // With the JSON body and the model it names, in a lane.
-    Result<void> (Impl::*answer)(const Call&, const Json&, const ModelPtr&);
+    Result<void> (Impl::*answer)(Call&, const Json&, const ModelPtr&);
   };
   static const PostRoute kPostRoutes[];
 
@@ -77,22 +95,26 @@ struct Api::Impl {
   void AddModelsRoutes();
   void HandlePost(const ExchangePtr& exchange, const PostRoute& route);
   // `model`: which one the request turned out to be for.
-  Result<void> AnswerPost(const Call& call, const PostRoute& route, std::string& model);
-  void Refuse(const ExchangePtr& exchange, const std::string& model, const Error& error);
+  Result<void> AnswerPost(Call& call, const PostRoute& route, std::string& model);
+  // Refuses what got no further than its key.
+  void Refuse(const ExchangePtr& exchange, const Error& error);
+  void Refuse(Call& call, const std::string& model, const Error& error);
+  // The whole answer, after which the place that the request took is free.
+  void Respond(Call& call, HttpResponse response);
 
   Answer Ready() const;
   Json ListModels(const Caller* caller) const;
   // As if there were none where the caller's key is not for it.
   Result<ModelPtr> FindModel(const Caller* caller, const std::string& name) const;
 
-  Result<void> Chat(const Call&, const Json&, const ModelPtr&);
-  Result<void> Complete(const Call&, const Json&, const ModelPtr&);
-  Result<void> Tokenize(const Call&, const Json&, const ModelPtr&);
-  Result<void> Detokenize(const Call&, const Json&, const ModelPtr&);
+  Result<void> Chat(Call&, const Json&, const ModelPtr&);
+  Result<void> Complete(Call&, const Json&, const ModelPtr&);
+  Result<void> Tokenize(Call&, const Json&, const ModelPtr&);
+  Result<void> Detokenize(Call&, const Json&, const ModelPtr&);
 
   ReplyHead MakeHead(const char* prefix, const GenerationRequest& request,
                      const ServedModel& model) const;
-  std::shared_ptr<Generation> MakeGeneration(const Call& call, const ModelPtr& model,
+  std::shared_ptr<Generation> MakeGeneration(Call& call, const ModelPtr& model,
                                              const char* endpoint, const std::string& id,
                                              std::unique_ptr<Reply> reply,
                                              const GenerationRequest& request);
@@ -103,6 +125,7 @@ struct Api::Impl {
   Metrics& metrics;
   const Clock& clock;
   const Access access;
+  RateLimiter limiter;
   Router router;
   std::atomic<bool> draining{false};
   boost::asio::thread_pool short_lane{1};
@@ -125,6 +148,7 @@ Api::Impl::Impl(const ModelRegistry& models_in, Metrics& metrics_in, const Clock
       metrics(metrics_in),
       clock(clock_in),
       access(meter == nullptr ? nullptr : &meter->ledger(), clock_in),
+      limiter(clock_in),
       generation_context{
           .metrics = metrics_in,
           .clock = clock_in,
@@ -160,34 +184,54 @@ void Api::Impl::AddModelsRoutes() {
   router.Add(
       {"GET", "/v1/models", "models", [this](const ExchangePtr& exchange, const PathArguments&) {
          const auto caller = access.Authenticate(exchange->request(), kModelsScope);
-         if (!caller) return Refuse(exchange, "", caller.error());
+         if (!caller) return Refuse(exchange, caller.error());
          exchange->Reply(JsonResponse(ListModels(caller->get())));
        }});
   router.Add({"GET", "/v1/models/{id...}", "models",
               [this](const ExchangePtr& exchange, const PathArguments& arguments) {
                 const auto caller = access.Authenticate(exchange->request(), kModelsScope);
-                if (!caller) return Refuse(exchange, "", caller.error());
+                if (!caller) return Refuse(exchange, caller.error());
                 const auto model = FindModel(caller->get(), arguments[0]);
                 exchange->Reply(model ? JsonResponse(ModelJson(**model))
                                       : ErrorResponse(model.error()));
               }});
 }
 
-void Api::Impl::Refuse(const ExchangePtr& exchange, const std::string& model, const Error& error) {
-  metrics.CountRefusal(model, error.code);
+void Api::Impl::Refuse(const ExchangePtr& exchange, const Error& error) {
+  metrics.CountRefusal("", error.code);
   exchange->Reply(ErrorResponse(error, kRetryAfterSeconds));
 }
 
+void Api::Impl::Refuse(Call& call, const std::string& model, const Error& error) {
+  metrics.CountRefusal(model, error.code);
+  Respond(call, ErrorResponse(error, call.retry_after_s));
+}
+
+void Api::Impl::Respond(Call& call, HttpResponse response) {
+  AddHeaders(*call.exchange, call.admission.headers());
+  call.admission.Release();
+  call.exchange->Reply(std::move(response));
+}
+
+// What costs next to nothing comes first, so that who may not come in takes no place in a lane.
 void Api::Impl::HandlePost(const ExchangePtr& exchange, const PostRoute& route) {
+  auto caller = access.Authenticate(exchange->request(), route.scope);
+  if (!caller) return Refuse(exchange, caller.error());
   if (!IsJson(exchange->request().content_type)) {
     exchange->Reply(
         ErrorResponse(HttpFault::kUnsupportedMedia, "Content-Type must be application/json"));
     return;
   }
-  auto caller = access.Authenticate(exchange->request(), route.scope);
-  if (!caller) return Refuse(exchange, "", caller.error());
+  Call call{.exchange = exchange, .caller = std::move(*caller)};
+  Headers headers;
+  auto admission = limiter.Admit(call.caller, call.retry_after_s, headers);
+  if (!admission) {
+    AddHeaders(*exchange, headers);
+    return Refuse(call, "", admission.error());
+  }
+  call.admission = std::move(*admission);
   auto& lane = exchange->request().body.size() > kLongBodyBytes ? long_lane : short_lane;
-  boost::asio::post(lane, [this, call = Call{exchange, std::move(*caller)}, &route] {
+  boost::asio::post(lane, [this, call = std::move(call), &route]() mutable {
     Result<void> answered;
     std::string model;
     try {
@@ -196,12 +240,11 @@ void Api::Impl::HandlePost(const ExchangePtr& exchange, const PostRoute& route) 
       spdlog::error("id={} {}: {}", call.exchange->request().id, route.name, error.what());
       answered = Fail(ErrorCode::kInternal, "internal error");
     }
-    if (!answered) Refuse(call.exchange, model, answered.error());
+    if (!answered) Refuse(call, model, answered.error());
   });
 }
 
-Result<void> Api::Impl::AnswerPost(const Call& call, const PostRoute& route,
-                                   std::string& model_name) {
+Result<void> Api::Impl::AnswerPost(Call& call, const PostRoute& route, std::string& model_name) {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
   TRY_ASSIGN(const Json body, ParseBody(call.exchange->TakeBody()));
   TRY_ASSIGN(const std::string name, ReadModelName(body));
@@ -247,7 +290,7 @@ ReplyHead Api::Impl::MakeHead(const char* prefix, const GenerationRequest& reque
           .include_usage = request.include_usage};
 }
 
-std::shared_ptr<Generation> Api::Impl::MakeGeneration(const Call& call, const ModelPtr& model,
+std::shared_ptr<Generation> Api::Impl::MakeGeneration(Call& call, const ModelPtr& model,
                                                       const char* endpoint, const std::string& id,
                                                       std::unique_ptr<Reply> reply,
                                                       const GenerationRequest& request) {
@@ -258,7 +301,8 @@ std::shared_ptr<Generation> Api::Impl::MakeGeneration(const Call& call, const Mo
                           .caller = call.caller,
                           .api_request_id = id,
                           .endpoint = endpoint,
-                          .tier = TierOf(call.caller.get(), request.priority)});
+                          .tier = TierOf(call.caller.get(), request.priority),
+                          .admission = std::move(call.admission)});
 }
 
 void Api::Impl::Attribute(const Call& call, engine::Request& request) const {
@@ -267,7 +311,7 @@ void Api::Impl::Attribute(const Call& call, engine::Request& request) const {
   if (call.caller->is_batch) request.priority = engine::Priority::kBatch;
 }
 
-Result<void> Api::Impl::Chat(const Call& call, const Json& body, const ModelPtr& model) {
+Result<void> Api::Impl::Chat(Call& call, const Json& body, const ModelPtr& model) {
   TRY_ASSIGN(const ChatRequest request, ReadChatRequest(body, *model));
   TRY_ASSIGN(std::vector<int32_t> prompt, PromptIds(request, *model));
   ReplyHead head = MakeHead("chatcmpl-", request, *model);
@@ -298,7 +342,7 @@ Result<void> Api::Impl::Chat(const Call& call, const Json& body, const ModelPtr&
   return {};
 }
 
-Result<void> Api::Impl::Complete(const Call& call, const Json& body, const ModelPtr& model) {
+Result<void> Api::Impl::Complete(Call& call, const Json& body, const ModelPtr& model) {
   constexpr int32_t kMaxTokensDefault = 16;  // OpenAI's
   TRY_ASSIGN(const CompletionRequest request, ReadCompletionRequest(body, *model));
   ReplyHead head = MakeHead("cmpl-", request, *model);
@@ -314,6 +358,8 @@ Result<void> Api::Impl::Complete(const Call& call, const Json& body, const Model
       made.push_back(std::move(one));
     }
   }
+  TRY(call.admission.TakeTokens(TokensAtFirst(made, request.choice_count), call.retry_after_s));
+  AddHeaders(*call.exchange, call.admission.headers());
   const std::string id = head.id;
   const auto generation =
       MakeGeneration(call, model, kCompletionsScope, id,
@@ -330,18 +376,19 @@ Result<void> Api::Impl::Complete(const Call& call, const Json& body, const Model
   return {};
 }
 
-Result<void> Api::Impl::Tokenize(const Call& call, const Json& body, const ModelPtr& model) {
+Result<void> Api::Impl::Tokenize(Call& call, const Json& body, const ModelPtr& model) {
   TRY_ASSIGN(const TokenizeRequest request, ReadTokenizeRequest(body, *model));
   TRY_ASSIGN(const std::vector<int32_t> ids,
              std::visit([&](const auto& text) { return PromptIds(text, *model); }, request.text));
-  call.exchange->Reply(JsonResponse(
-      {{"count", ids.size()}, {"max_model_len", model->max_model_len}, {"tokens", ids}}));
+  Respond(call,
+          JsonResponse(
+              {{"count", ids.size()}, {"max_model_len", model->max_model_len}, {"tokens", ids}}));
   return {};
 }
 
-Result<void> Api::Impl::Detokenize(const Call& call, const Json& body, const ModelPtr& model) {
+Result<void> Api::Impl::Detokenize(Call& call, const Json& body, const ModelPtr& model) {
   TRY_ASSIGN(const std::vector<int32_t> ids, ReadDetokenizeRequest(body, *model));
-  call.exchange->Reply(JsonResponse(Json{{"prompt", model->tokenizer->Decode(ids)}}));
+  Respond(call, JsonResponse(Json{{"prompt", model->tokenizer->Decode(ids)}}));
   return {};
 }
 

@@ -29,7 +29,10 @@ Generation::Generation(GenerationContext& context, std::shared_ptr<Exchange> exc
   ++context_.live_count;
 }
 
-Generation::~Generation() { --context_.live_count; }
+Generation::~Generation() {
+  ReleasePlace();  // of a client that left
+  --context_.live_count;
+}
 
 void Generation::AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt) {
   choices_.push_back({request.id, std::move(transcriber), counts_prompt});
@@ -150,8 +153,15 @@ bool Generation::Emit(int index, Piece piece) {
   return exchange_->Stream(events);
 }
 
+void Generation::ReleasePlace() {
+  const engine::Usage total = TotalUsage();
+  options_.admission.CorrectTokens(total.prompt_tokens + total.completion_tokens);
+  options_.admission.Release();
+}
+
 void Generation::Complete() {
   over_ = true;
+  ReleasePlace();
   if (!options_.stream) {
     // Long answers with logprobs take longer to write down than a step of the engine.
     context_.run_elsewhere([self = shared_from_this()] {
@@ -168,6 +178,7 @@ void Generation::Complete() {
 
 void Generation::Fail(const Error& error) {
   over_ = true;
+  ReleasePlace();
   if (!exchange_->streaming()) {
     exchange_->Reply(ErrorResponse(error, model_->metrics->RetryAfterSeconds()));
     return;

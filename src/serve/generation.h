@@ -15,6 +15,7 @@
 #include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
+#include "serve/rate_limiter.h"
 #include "serve/reply.h"
 #include "serve/transcriber.h"
 
@@ -43,6 +44,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::string api_request_id = {};
     const char* endpoint = "";
     ledger::Tier tier = ledger::Tier::kOnDemand;
+    RateLimiter::Admission admission = {};  // released with the end of the answer
   };
 
   Generation(GenerationContext& context, std::shared_ptr<Exchange> exchange,
@@ -82,6 +84,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool Emit(int index, Piece piece);
   void Complete();
   void Fail(const Error& error);
+  // The place among those at a time is free again; before the client is told, who may come back at
+  // once.
+  void ReleasePlace();
   void CancelAll();
   void CancelElsewhere();
   engine::Usage TotalUsage() const;
@@ -89,7 +94,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   GenerationContext& context_;
   const std::shared_ptr<Exchange> exchange_;
   const std::shared_ptr<const ServedModel> model_;
-  const Options options_;
+  Options options_;  // constant but for the admission, which is under the mutex
   const int64_t start_ns_;
 
   std::vector<engine::Request> requests_;  // until they are submitted

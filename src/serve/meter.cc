@@ -82,12 +82,13 @@ void Meter::Hold(const MeteredCall& call, ledger::Ledger::Done done) {
                                .endpoint = call.endpoint,
                                .tier = call.tier};
       At(hold.most, Unit::kInputToken) = request.prompt_tokens;
-      At(hold.most, Unit::kOutputToken) = request.FirstSlice();
-      const bool is_new = state_->held
-                              .emplace(request.id, Held{.prompt_tokens = request.prompt_tokens,
-                                                        .output_tokens = request.FirstSlice(),
-                                                        .max_tokens = request.max_tokens})
-                              .second;
+      At(hold.most, Unit::kOutputToken) = FirstSliceOf(request.max_tokens);
+      const bool is_new =
+          state_->held
+              .emplace(request.id, Held{.prompt_tokens = request.prompt_tokens,
+                                        .output_tokens = FirstSliceOf(request.max_tokens),
+                                        .max_tokens = request.max_tokens})
+              .second;
       CHECK(is_new) << request.id;
       ids.push_back(request.id);
       holds.push_back(std::move(hold));

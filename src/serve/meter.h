@@ -19,15 +19,15 @@ namespace millpower::serve {
 inline constexpr int64_t kFirstSliceTokens = 64;
 inline constexpr int64_t kNextSliceTokens = 256;
 
+inline int64_t FirstSliceOf(int64_t max_tokens) {
+  return max_tokens < kFirstSliceTokens ? max_tokens : kFirstSliceTokens;
+}
+
 // One request of the engine's: a choice.
 struct MeteredRequest {
   std::string id;
   int64_t prompt_tokens = 0;  // that it pays for: 0 where another choice pays for the same prompt
   int64_t max_tokens = 0;
-  // Of the output, what is held at first.
-  int64_t FirstSlice() const {
-    return max_tokens < kFirstSliceTokens ? max_tokens : kFirstSliceTokens;
-  }
 };
 
 // One API request: all of its choices are held, or none.

@@ -2,8 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#include <optional>
+
+#include "serve/account.h"
 #include "serve/api.h"
 #include "serve/build_info.h"
+#include "serve/lease_keeper.h"
 #include "serve/metrics.h"
 #include "serve/paths.h"
 
@@ -21,16 +25,24 @@ struct Service::Impl {
 
   Metrics metrics;
   Api api;
+  std::optional<Account> account;
+  std::optional<LeaseKeeper> lease_keeper;
   HttpServer server;  // last, so that it stops first
 };
 
 Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock,
                     Meter* meter)
-    : metrics(models, kVersion, [this] { return server.connection_count(); }),
+    : metrics(
+          models, kVersion, [this] { return server.connection_count(); },
+          meter == nullptr ? nullptr : &meter->ledger()),
       api(models, metrics, clock, meter),
       server(
           std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
-          [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {}
+          [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {
+  if (meter == nullptr) return;
+  account.emplace(api, meter->ledger(), models, clock);
+  lease_keeper.emplace(meter->ledger(), models, clock);
+}
 
 void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed) {
   const Exchange::Summary summary = exchange.summary();
