@@ -43,6 +43,10 @@ function segment(kind, percent) {
   return element;
 }
 
+/** A subject's caps with what is used of them, which may stand apart in `spent`. */
+export const capsOf = (subject) => (subject.caps ?? []).map(
+  (cap) => ({used: subject.spent?.[cap.period]?.[cap.measure], ...cap}));
+
 /** "5.00 USD a month, 1,000 tokens a day". */
 export function capsInWords(caps, currency = '') {
   if (!caps?.length) return '–';

@@ -4,27 +4,30 @@ import {ago} from './format.js';
 
 const kWidth = 560;
 const kHeight = 170;
-const kLeft = 46;
+const kLeft = 54;
 const kRight = 8;
 const kTop = 10;
 const kBottom = 22;
-const kWindowS = 300;
+const kShortestS = 60;
+const kLongestS = 300;
 const kTableRows = 20;
 const kGridLines = 4;
 
-/** The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `value`. */
-function niceAbove(value) {
-  if (!(value > 0)) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+/** Between two grid lines: 1, 2, 2.5 or 5 times a power of ten, and a whole number of wholes. */
+function gridStep(highest, isWhole) {
+  const least = Math.max(highest / kGridLines, isWhole ? 1 : 1e-6);
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 2.5, 5, 10].map((step) => step * power).find(
+    (step) => step >= least * 0.999 && !(isWhole && step % 1 > 0));
 }
 
 /**
- * @param {{title: string, note?: string, series: string[], format: function(number): string}} options
+ * @param {{title: string, note?: string, series: string[], format: function(number): string,
+ *   isWhole?: boolean}} options
  * @returns {{element: HTMLElement, update: function({at: number, values: (?number)[]}[]): void}}
  *   `update` takes all points, oldest first; `at` in seconds; null values leave a gap
  */
-export function lineChart({title, note, series, format}) {
+export function lineChart({title, note, series, format, isWhole = false}) {
   const id = newId('chart');
   const lines = series.map((_, i) => svg('path', {class: `line series-${i}`}));
   const area = series.length === 1 ? svg('path', {class: 'area series-0'}) : null;
@@ -40,9 +43,10 @@ export function lineChart({title, note, series, format}) {
   const details = h('details', {}, h('summary', {}, 'As a table',
     h('span', {class: 'visually-hidden'}, `: ${title}`)), rows);
   let points = [];
+  let windowS = kShortestS;
   let picked = null;  // of points, while the pointer is over the chart
 
-  const x = (at) => kWidth - kRight - (points.at(-1).at - at) / kWindowS * (kWidth - kLeft - kRight);
+  const x = (at) => kWidth - kRight - (points.at(-1).at - at) / windowS * (kWidth - kLeft - kRight);
 
   function showValues() {
     const point = picked ?? points.at(-1);
@@ -67,10 +71,12 @@ export function lineChart({title, note, series, format}) {
 
   function update(all) {
     const last = all.at(-1)?.at ?? 0;
-    points = all.filter((point) => point.at >= last - kWindowS);
+    points = all.filter((point) => point.at >= last - kLongestS);
     if (points.length === 0) return;
+    // As long as there is something to show, in whole minutes.
+    windowS = Math.min(kLongestS, Math.ceil((last - points[0].at) / 60 + 0.001) * 60);
     const known = points.flatMap((point) => point.values).filter((value) => value !== null);
-    const top = niceAbove(Math.max(0, ...known));
+    const top = gridStep(Math.max(0, ...known), isWhole) * kGridLines;
     const y = (value) => kHeight - kBottom - value / top * (kHeight - kTop - kBottom);
 
     replace(grid,
@@ -79,9 +85,10 @@ export function lineChart({title, note, series, format}) {
         return [svg('line', {x1: kLeft, x2: kWidth - kRight, y1: y(value), y2: y(value)}),
           svg('text', {x: kLeft - 6, y: y(value) + 3.5, 'text-anchor': 'end'}, format(value))];
       }),
-      [300, 240, 180, 120, 60, 0].map((s) => svg('text', {
-        x: x(last - s), y: kHeight - 6, 'text-anchor': s === 0 ? 'end' : s === 300 ? 'start' : 'middle',
-      }, ago(s))));
+      [4, 3, 2, 1, 0].map((quarter) => svg('text', {
+        x: x(last - quarter / 4 * windowS), y: kHeight - 6,
+        'text-anchor': quarter === 0 ? 'end' : quarter === 4 ? 'start' : 'middle',
+      }, ago(quarter / 4 * windowS))));
 
     series.forEach((_, i) => {
       let path = '';
@@ -105,7 +112,7 @@ export function lineChart({title, note, series, format}) {
       return of.length === 0 ? `${name}: no values` : `${name}: now ${format(of.at(-1))}, ` +
         `lowest ${format(Math.min(...of))}, highest ${format(Math.max(...of))}`;
     });
-    summary.textContent = `${said.join('; ')}; over the last five minutes.`;
+    summary.textContent = `${said.join('; ')}; over the last ${Math.round(windowS / 60)} minutes.`;
     showValues();
     drawTable();
   }

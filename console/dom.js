@@ -63,12 +63,12 @@ export function button(label, onclick, kind = '', properties = {}) {
 /**
  * A table with a caption, in a frame that scrolls sideways where it is too wide.
  * @param {{caption: string, columns: {label: string, cell: function(*): (Child|Child[]),
- *     number?: boolean}[], rows: *[], empty: (Child|Child[]), foot?: (Child|Child[])[],
+ *     number?: boolean, nowrap?: boolean}[], rows: *[], empty: (Child|Child[]), foot?: (Child|Child[])[],
  *     showCaption?: boolean}} options
  */
 export function table({caption, columns, rows, empty, foot, showCaption = false}) {
   if (rows.length === 0) return h('div', {class: 'empty'}, empty);
-  const kind = (column) => (column.number ? 'number' : null);
+  const kind = (column) => (column.number ? 'number' : column.nowrap ? 'nowrap' : null);
   return h('div', {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption},
     h('table', {},
       h('caption', {class: showCaption ? null : 'visually-hidden'}, caption),

@@ -1,5 +1,7 @@
 // What the server counts, and how fast it grows.
 
+const kShortestS = 0.5;  // less says nothing about a rate
+
 /** The same for a tenant (/v1/stats) and the operator (/admin/v1/overview). */
 export const statsPath = (isOperator) => (isOperator ? '/admin/v1/overview' : '/v1/stats');
 
@@ -30,7 +32,7 @@ export function totals(models) {
  * back because the server, or a model, was started again.
  */
 export function rate(before, now, name) {
-  if (!before || now.at <= before.at || now[name] < before[name]) return null;
+  if (!before || now.at - before.at < kShortestS || now[name] < before[name]) return null;
   return (now[name] - before[name]) / (now.at - before.at);
 }
 

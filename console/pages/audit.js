@@ -19,9 +19,9 @@ export async function showAudit({main, api, signal}) {
         : 'No administrative action was taken yet.',
       columns: [
         {label: 'Number', number: true, cell: (entry) => String(entry.number)},
-        {label: 'When', cell: (entry) => time(entry.at)},
-        {label: 'Who', cell: (entry) => entry.actor},
-        {label: 'What', cell: (entry) => entry.action},
+        {label: 'When', nowrap: true, cell: (entry) => time(entry.at)},
+        {label: 'Who', nowrap: true, cell: (entry) => entry.actor},
+        {label: 'What', nowrap: true, cell: (entry) => entry.action},
         {label: 'Of', cell: (entry) => (entry.subject ? code(entry.subject) : '–')},
         {label: 'Details', cell: (entry) => detailsOf(entry)},
         {label: 'Hash', cell: (entry) => h('code', {title: entry.hash},

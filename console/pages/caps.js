@@ -1,6 +1,6 @@
 import {part} from '../api.js';
 import {button, definitions, h, replace, section} from '../dom.js';
-import {capBar, editBounds, limitsInWords} from '../bounds.js';
+import {capBar, capsOf, editBounds, limitsInWords} from '../bounds.js';
 import {field} from '../forms.js';
 import {count, money} from '../format.js';
 import {loadNames} from '../names.js';
@@ -61,7 +61,7 @@ async function showAll({main, api, signal, currency, reload}) {
             title: `Caps and limits of ${thing.name}`}), 'small',
           {'aria-label': `Edit caps and limits of ${kind} ${thing.name}`})),
         thing.caps?.length > 0 &&
-          h('div', {class: 'caps'}, thing.caps.map((cap) => capBar(cap, currency))),
+          h('div', {class: 'caps'}, capsOf(thing).map((cap) => capBar(cap, currency))),
         h('p', {class: 'hint'}, `Limits: ${limitsInWords(thing.limits)}`))));
   }
   box.addEventListener('change', show);

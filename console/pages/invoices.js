@@ -74,7 +74,7 @@ export async function showInvoice(context) {
         columns: [
           {label: 'Project', cell: (line) => line.project?.name ?? line.project ?? '–'},
           {label: 'Model', cell: (line) => line.model || '–'},
-          {label: 'Tier', cell: (line) => words(line.tier)},
+          {label: 'Tier', nowrap: true, cell: (line) => words(line.tier)},
           {label: 'Quantity', number: true, cell: (line) => `${count(line.quantity)} ${words(line.unit)}`},
           {label: `Price (${currency})`, number: true, cell: (line) => (
             `${money(line.rate)} ${perUnit(line.unit)}`)},

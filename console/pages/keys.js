@@ -2,7 +2,7 @@ import {part} from '../api.js';
 import {badge, button, code, definitions, h, replace, section, table} from '../dom.js';
 import {boundsFields, capsInWords, editBounds, limitsInWords, readBounds} from '../bounds.js';
 import {confirm, dialog, field, form, showSecret} from '../forms.js';
-import {date, time} from '../format.js';
+import {time} from '../format.js';
 import {loadNames, optionsOf} from '../names.js';
 import {remember} from '../router.js';
 
@@ -49,6 +49,8 @@ async function showAll(context) {
   const ended = field({name: 'ended', label: 'Show revoked and expired keys', type: 'checkbox'});
   const select = tenant.querySelector('select');
   const box = ended.querySelector('input');
+  const boundsCell = (key) => [capsInWords(key.caps, currency), limitsInWords(key.limits)].filter(
+    (each) => each !== '–').join('; ') || '–';
   const isOver = (key) => key.state !== 'active';
   const create = () => createKey(context, names, select.value);
 
@@ -60,17 +62,13 @@ async function showAll(context) {
       caption: 'Keys', rows: keys,
       empty: ['There is no such key. ', button('New key', create, 'primary')],
       columns: [
-        {label: 'Name', cell: (key) => key.name},
-        {label: 'Begins with', cell: (key) => code(key.prefix)},
+        {label: 'Key', cell: (key) => [key.name, h('br'), code(`${key.prefix}…`)]},
         {label: 'State', cell: stateBadge},
-        {label: 'Tenant', cell: (key) => key.tenant_name},
-        {label: 'Project', cell: (key) => key.project_name},
+        {label: 'Tenant and project', cell: (key) => [key.tenant_name, ' · ', key.project_name]},
         {label: 'Models', cell: (key) => scopes(key.models)},
         {label: 'Endpoints', cell: (key) => scopes(key.endpoints)},
-        {label: 'Caps', cell: (key) => capsInWords(key.caps, currency)},
-        {label: 'Limits', cell: (key) => limitsInWords(key.limits)},
+        {label: 'Caps and limits', cell: boundsCell},
         {label: 'Expires', cell: (key) => (key.expires_at ? time(key.expires_at) : 'never')},
-        {label: 'Made', cell: (key) => date(key.created_at)},
         {label: 'Actions', cell: (key) => (isOver(key) ? '–' : h('div', {class: 'row'},
           button('Edit', () => editKey(context, key), 'small', {'aria-label': `Edit ${key.name}`}),
           button('Caps and limits', () => editBounds({api, currency, subject: key, done: reload,

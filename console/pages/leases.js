@@ -28,8 +28,8 @@ export async function showLeases(context) {
         ...(isOperator ? [{label: 'Tenant', cell: nameOf}] : []),
         {label: 'State', cell: (lease) => badge(lease.state, kStates[lease.state])},
         {label: 'Share', number: true, cell: (lease) => percent(lease.share)},
-        {label: 'From', cell: (lease) => time(lease.starts_at)},
-        {label: 'Until', cell: (lease) => time(lease.ends_at)},
+        {label: 'From', nowrap: true, cell: (lease) => time(lease.starts_at)},
+        {label: 'Until', nowrap: true, cell: (lease) => time(lease.ends_at)},
         {label: `Per share-hour (${currency})`, number: true, cell: (lease) => money(lease.rate)},
         {label: `Charged (${currency})`, number: true, cell: (lease) => money(lease.amount)},
         ...(isOperator ? [{label: 'Actions', cell: (lease) => (

@@ -32,13 +32,14 @@ export async function showOverview(context) {
     {chart: lineChart({title: 'Time to first token', note: 'mean', series: ['time'],
       format: duration}),
     values: (point) => [point.ttftMs]},
-    {chart: lineChart({title: 'Requests', series: ['running', 'waiting'], format: brief}),
+    {chart: lineChart({title: 'Requests', series: ['running', 'waiting'], format: brief,
+      isWhole: true}),
       values: (point) => [point.running, point.waiting]},
-    {chart: lineChart({title: 'KV pages', series: ['in use', 'cached'], format: brief}),
+    {chart: lineChart({title: 'KV pages', series: ['in use', 'cached'], format: brief,
+      isWhole: true}),
       values: (point) => [point.kvUsed, point.kvCached]},
-    {chart: lineChart({title: spendLabel, note: currency, series: ['amount'],
-      format: (value) => value.toFixed(value >= 100 ? 0 : value >= 1 ? 2 : 4)}),
-    values: (point) => [point.spent]},
+    {chart: lineChart({title: spendLabel, note: currency, series: ['amount'], format: brief}),
+      values: (point) => [point.spent]},
   ];
   const problem = h('div', {});
   const models = h('div', {});
@@ -48,7 +49,7 @@ export async function showOverview(context) {
       tile('tokens', 'Tokens per second'), tile('ttft', 'Time to first token'),
       tile('queue', 'Requests running'), tile('kv', 'KV pages in use'),
       tile('spend', `${spendLabel} (${currency})`),
-      tile('money', isOperator ? 'Held for running requests' : `Available (${currency})`)),
+      tile('money', isOperator ? `Held (${currency})` : `Available (${currency})`)),
     h('div', {class: 'charts'}, charts.map(({chart}) => chart.element)),
     section('Models', null, models), books);
 
@@ -107,8 +108,8 @@ function modelTable(models) {
       {label: 'Prompt tokens', number: true, cell: (model) => count(model.prompt_tokens)},
       {label: 'Generated tokens', number: true, cell: (model) => count(model.generated_tokens)},
       {label: 'KV pages used', number: true, cell: (model) => count(model.kv_pages_used)},
-      {label: 'cached', number: true, cell: (model) => count(model.kv_pages_cached)},
-      {label: 'of', number: true, cell: (model) => count(model.kv_pages_total)},
+      {label: 'KV pages cached', number: true, cell: (model) => count(model.kv_pages_cached)},
+      {label: 'KV pages', number: true, cell: (model) => count(model.kv_pages_total)},
     ],
   });
 }

@@ -52,7 +52,7 @@ function show({main, signal, isOperator, reload, currency}, api, models) {
   const numbers = h('div', {class: 'answer-numbers'});
   const send = h('button', {type: 'submit', class: 'button primary'}, 'Send');
   const stop = button('Stop', () => running?.abort(), 'danger', {disabled: true});
-  const message = field({name: 'message', label: 'Message', type: 'textarea', rows: 4,
+  const message = field({name: 'message', label: 'Message', type: 'textarea', rows: 3,
     required: true, hint: 'Ctrl+Enter sends.'});
   let running = null;
 
@@ -75,6 +75,7 @@ function show({main, signal, isOperator, reload, currency}, api, models) {
         replace(numbers);
         input.focus();
       }, 'quiet'))));
+  replace(main, element);
   const input = message.querySelector('textarea');
   input.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) element.requestSubmit();

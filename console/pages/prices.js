@@ -28,7 +28,7 @@ export async function showPrices(context) {
         {label: 'For', cell: (price) => perUnit(price.unit)},
         {label: `Price (${currency})`, number: true, cell: (price) => money(price.rate)},
         ...(isOperator ? [
-          {label: 'From', cell: (price) => time(price.effective_at)},
+          {label: 'From', nowrap: true, cell: (price) => time(price.effective_at)},
           {label: 'State', cell: (price) => badge(...kStates[price.state] ?? [price.state])}] : []),
       ],
     }));

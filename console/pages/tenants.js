@@ -1,6 +1,6 @@
 import {part} from '../api.js';
 import {announce, badge, button, code, definitions, h, replace, section, table} from '../dom.js';
-import {boundsFields, capBar, capsInWords, editBounds, limitsInWords, readBounds} from '../bounds.js';
+import {boundsFields, capBar, capsInWords, capsOf, editBounds, limitsInWords, readBounds} from '../bounds.js';
 import {confirm, dialog, field, form} from '../forms.js';
 import {date, money, time} from '../format.js';
 import {to} from '../router.js';
@@ -26,7 +26,7 @@ export async function showTenants(context) {
         {label: 'Spent this month', number: true,
           cell: (tenant) => money(tenant.spent?.month?.money)},
         {label: 'Caps', cell: (tenant) => capsInWords(tenant.caps, currency)},
-        {label: 'Since', cell: (tenant) => date(tenant.created_at)},
+        {label: 'Since', nowrap: true, cell: (tenant) => date(tenant.created_at)},
         {label: 'Actions', cell: (tenant) => h('div', {class: 'row'},
           button('Add credit', () => addCredit(context, tenant, reload), 'small',
             {'aria-label': `Add credit to ${tenant.name}`}))},
@@ -71,7 +71,7 @@ export async function showTenant(context) {
       ['Spent in all', money(tenant.spent?.total?.money, currency)],
       ['Limits', limitsInWords(tenant.limits)], ['Since', time(tenant.created_at)]])),
     tenant.caps?.length > 0 && section('Caps', null,
-      h('div', {class: 'caps'}, tenant.caps.map((cap) => capBar(cap, currency)))),
+      h('div', {class: 'caps'}, capsOf(tenant).map((cap) => capBar(cap, currency)))),
     section('Projects', button('New project', () => createProject(context, tenant), 'primary'),
       table({
         caption: `Projects of ${tenant.name}`, rows: mine, empty: 'It has no project.',
@@ -81,7 +81,7 @@ export async function showTenant(context) {
           {label: 'Keys', number: true, cell: keyCount},
           {label: 'Caps', cell: (project) => capsInWords(project.caps, currency)},
           {label: 'Limits', cell: (project) => limitsInWords(project.limits)},
-          {label: 'Since', cell: (project) => date(project.created_at)},
+          {label: 'Since', nowrap: true, cell: (project) => date(project.created_at)},
           {label: 'Actions', cell: (project) => h('div', {class: 'row'},
             button('Rename', () => renameProject(context, project), 'small',
               {'aria-label': `Rename ${project.name}`}),

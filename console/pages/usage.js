@@ -90,7 +90,8 @@ function usageTable(report, names) {
   const hasEnergy = rows.some((row) => row.energy_source && row.energy_source !== 'none');
   const columns = [
     ...(groups.length === 0 ? [{label: 'Period', cell: () => 'all'}]
-      : groups.map((group) => ({label: words(group), cell: groupCell(group, names)}))),
+      : groups.map((group) => ({label: group[0].toUpperCase() + group.slice(1),
+        cell: groupCell(group, names)}))),
     {label: 'Requests', number: true, cell: (row) => count(row.requests)},
     ...kTokens.map(([name, label]) => ({label, number: true, cell: (row) => count(row[name])})),
     ...(hasEnergy ? [
@@ -109,10 +110,10 @@ function requestTable(requests, names) {
     caption: 'Newest requests', rows: requests, empty: 'No request in this time.',
     columns: [
       {label: 'Request', cell: (row) => code(row.api_request_id || row.request_id)},
-      {label: 'When', cell: (row) => time(row.posted_at)},
+      {label: 'When', nowrap: true, cell: (row) => time(row.posted_at)},
       {label: 'Model', cell: (row) => row.model || '–'},
       {label: 'Key', cell: (row) => names.of(row.key)},
-      {label: 'Tier', cell: (row) => words(row.tier)},
+      {label: 'Tier', nowrap: true, cell: (row) => words(row.tier)},
       ...kTokens.map(([name, label]) => ({label, number: true,
         cell: (row) => count(row.quantities?.[name.slice(0, -1)])})),
       {label: 'Ended by', cell: (row) => words(row.reason)},
