@@ -2,8 +2,8 @@
 // changes, so that a request sees one state of it from start to end.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -55,7 +55,7 @@ class Directory {
   std::vector<Key> keys_;
   std::vector<Price> prices_;
   std::vector<Lease> leases_;
-  std::unordered_map<std::string_view, const Key*> keys_by_prefix_;
+  std::unordered_map<std::string, size_t> keys_by_prefix_;  // index into keys_, so copies are whole
 };
 
 }  // namespace millpower::ledger

@@ -1,5 +1,5 @@
-// The operator's API, on a port of its own that only this machine reaches: which models are loaded,
-// loading one, unloading one. See docs/serve.md.
+// The operator's API, on a port of its own that only this machine reaches: models, tenants, keys,
+// prices, invoices. See docs/rental.md.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,19 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/result.h"
 #include "serve/model_host.h"
 
+namespace millpower::ledger {
+class Ledger;
+}
+
 namespace millpower::serve {
+
+class Api;
+class Metrics;
 
 inline constexpr size_t kAdminKeyMinBytes = 16;
 
@@ -33,10 +41,18 @@ Result<std::filesystem::path> ResolveModelPath(const std::string& path,
 // The body of a request to load a model. Errors: kInvalidArgument, naming the field.
 Result<ModelSpec> ReadModelSpec(const Json& body, const std::filesystem::path& root);
 
+// What it has besides models; all outlive it, and any may be null.
+struct AdminParts {
+  ledger::Ledger* ledger = nullptr;  // null: what is about renting answers 503
+  Api* api = nullptr;                // answers what is not ours, with the keys of tenants
+  const Metrics* metrics = nullptr;  // GET /metrics, with the admin key
+  const Clock* clock = nullptr;      // null: the system's
+};
+
 class AdminServer {
  public:
   // `host` outlives it.
-  AdminServer(AdminConfig config, ModelHost& host);
+  AdminServer(AdminConfig config, ModelHost& host, const AdminParts& parts = {});
   ~AdminServer();  // stops
 
   // Listens and serves. Call once. Errors: kInvalidArgument (a key that is too short), kNotFound

@@ -48,9 +48,13 @@ std::string CorsHeaders(const std::vector<std::string>& allowed, std::string_vie
     return headers;
   headers += fmt::format("access-control-allow-origin: {}\r\n", any ? "*" : origin);
   if (preflight_headers == nullptr)
-    return headers + "access-control-expose-headers: x-request-id, retry-after\r\n";
+    return headers +
+           "access-control-expose-headers: x-request-id, retry-after, "
+           "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+           "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+           "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens\r\n";
   headers += fmt::format(
-      "access-control-allow-methods: GET, HEAD, POST, OPTIONS\r\n"
+      "access-control-allow-methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
       "access-control-max-age: {}\r\n",
       kPreflightSeconds);
   // Clients have many of their own (x-stainless-...), and "*" would not cover Authorization.

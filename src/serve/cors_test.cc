@@ -34,7 +34,8 @@ TEST(Cors, SaysNothingUnlessAsked) {
 TEST(Cors, NamesTheOriginThatMay) {
   const std::string headers = CorsHeaders(kOne, "http://localhost:3000", nullptr);
   EXPECT_THAT(headers, HasSubstr("access-control-allow-origin: http://localhost:3000\r\n"));
-  EXPECT_THAT(headers, HasSubstr("access-control-expose-headers: x-request-id, retry-after\r\n"));
+  EXPECT_THAT(headers,
+              HasSubstr("access-control-expose-headers: x-request-id, retry-after, x-ratelimit-"));
   EXPECT_THAT(headers, HasSubstr("vary: origin\r\n"));
   // Others, and requests of no page, learn nothing; caches still keep them apart.
   for (const char* other :
@@ -42,7 +43,10 @@ TEST(Cors, NamesTheOriginThatMay) {
     EXPECT_EQ(CorsHeaders(kOne, other, nullptr), "vary: origin\r\n") << other;
   EXPECT_EQ(CorsHeaders({"*"}, "https://x", nullptr),
             "access-control-allow-origin: *\r\n"
-            "access-control-expose-headers: x-request-id, retry-after\r\n");
+            "access-control-expose-headers: x-request-id, retry-after, "
+            "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+            "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+            "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens\r\n");
 }
 
 TEST(Cors, RepeatsOnlyHeadersThatAreNames) {

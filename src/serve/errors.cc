@@ -50,8 +50,10 @@ constexpr Appearance AppearanceOf(ErrorCode code) {
   return {500, kServer, "internal_error"};
 }
 
-// Other bounds than the context's are passed as well.
+// Other bounds than the context's are passed as well, and other things than models not found.
 Appearance AppearanceOf(const Error& error) {
+  if (error.code == ErrorCode::kNotFound && error.param != "model")
+    return {404, kInvalid, "not_found"};
   const bool other_bound = error.code == ErrorCode::kOutOfRange && error.param != "prompt";
   return AppearanceOf(other_bound ? ErrorCode::kInvalidArgument : error.code);
 }

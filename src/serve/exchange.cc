@@ -21,7 +21,7 @@ std::string_view Reason(int status) {
 Exchange::Exchange(HttpRequest request, size_t unsent_bytes_max)
     : request_(std::move(request)), unsent_bytes_max_(unsent_bytes_max) {}
 
-std::string Exchange::Head(int status, std::string_view content_type) const {
+std::string Exchange::HeadLocked(int status, std::string_view content_type) const {
   std::string head = fmt::format(
       "HTTP/1.1 {} {}\r\ndate: {:%a, %d %b %Y %H:%M:%S GMT}\r\nserver: millpower\r\n"
       "x-request-id: {}\r\n",
@@ -29,6 +29,7 @@ std::string Exchange::Head(int status, std::string_view content_type) const {
   if (!content_type.empty()) head += fmt::format("content-type: {}\r\n", content_type);
   head += request_.cors_headers;
   if (!request_.keep_alive) head += "connection: close\r\n";
+  for (const auto& [name, value] : headers_) head += fmt::format("{}: {}\r\n", name, value);
   return head;
 }
 
@@ -37,21 +38,37 @@ std::string Exchange::TakeBody() {
   return std::move(request_.body);
 }
 
+void Exchange::OnReply(std::function<void(HttpResponse)> callback) {
+  std::lock_guard lock(mutex_);
+  on_reply_ = std::move(callback);
+}
+
+void Exchange::AddHeader(std::string name, std::string value) {
+  std::lock_guard lock(mutex_);
+  headers_.emplace_back(std::move(name), std::move(value));
+}
+
 void Exchange::Reply(HttpResponse response) {
+  std::unique_lock lock(mutex_);
+  if (streaming_ || complete_ || gone_) return;
+  status_ = response.status;
+  complete_ = true;
+  on_gone_ = nullptr;
+  if (on_reply_) {
+    const auto on_reply = std::exchange(on_reply_, nullptr);
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
+    lock.unlock();
+    on_reply(std::move(response));
+    return;
+  }
   const bool has_body = response.status != 204;
-  std::string bytes = Head(response.status, has_body ? response.content_type : "");
+  std::string bytes = HeadLocked(response.status, has_body ? response.content_type : "");
   for (const auto& [name, value] : response.headers)
     bytes += fmt::format("{}: {}\r\n", name, value);
   if (has_body) bytes += fmt::format("content-length: {}\r\n", response.body.size());
   bytes += "\r\n";
   if (has_body && request_.method != "HEAD") bytes += response.body;
-
-  std::unique_lock lock(mutex_);
-  if (streaming_ || complete_ || gone_) return;
-  status_ = response.status;
-  complete_ = true;
   unsent_ = std::move(bytes);
-  on_gone_ = nullptr;
   WakeUnlocked(lock);
 }
 
@@ -61,7 +78,7 @@ bool Exchange::Stream(std::string_view bytes) {
   if (!streaming_) {
     streaming_ = true;
     status_ = 200;
-    unsent_ = Head(200, "text/event-stream; charset=utf-8") + "cache-control: no-cache\r\n";
+    unsent_ = HeadLocked(200, "text/event-stream; charset=utf-8") + "cache-control: no-cache\r\n";
     unsent_ += request_.http_1_0 ? "\r\n" : "transfer-encoding: chunked\r\n\r\n";
   }
   const bool too_slow = unsent_.size() > unsent_bytes_max_;

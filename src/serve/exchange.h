@@ -49,7 +49,17 @@ class Exchange {
   // The body, which need not be kept while its answer is made. Once, before anybody else looks.
   std::string TakeBody();
 
+  // ---- For who asks ourselves, in place of a connection.
+
+  // The whole answer goes to `callback`, once, on any thread, rather than to Take as bytes; nothing
+  // is called if the exchange is abandoned first. Before it is handled. Such a request must not ask
+  // for a stream.
+  void OnReply(std::function<void(HttpResponse)> callback);
+
   // ---- For whoever answers.
+
+  // A header, in lower case, for whatever the answer is, streams included. Before it begins.
+  void AddHeader(std::string name, std::string value);
 
   // The whole answer. Ignored once there is an answer.
   void Reply(HttpResponse response);
@@ -95,7 +105,7 @@ class Exchange {
   Summary summary() const;
 
  private:
-  std::string Head(int status, std::string_view content_type) const;
+  std::string HeadLocked(int status, std::string_view content_type) const;
   void WakeUnlocked(std::unique_lock<std::mutex>& lock);
 
   HttpRequest request_;  // constant but for the body
@@ -103,6 +113,7 @@ class Exchange {
   const char* route_ = "other";
 
   mutable std::mutex mutex_;
+  std::vector<std::pair<std::string, std::string>> headers_;
   std::string unsent_;
   int status_ = 0;
   bool streaming_ = false;
@@ -112,6 +123,7 @@ class Exchange {
   int64_t completion_tokens_ = 0;
   std::function<void()> wake_;
   std::function<void()> on_gone_;
+  std::function<void(HttpResponse)> on_reply_;
 };
 
 }  // namespace millpower::serve

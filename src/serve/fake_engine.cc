@@ -13,10 +13,12 @@ engine::TokenInfo MakeInfo(const engine::SamplingParams& sampling, int32_t token
 
 }  // namespace
 
-FakeEngine::FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer)
+FakeEngine::FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer,
+                       engine::Hooks* hooks)
     : limits_(limits),
       script_(std::move(script)),
       observer_(observer),
+      hooks_(hooks),
       thread_([this](std::stop_token stop) { Loop(stop); }) {}
 
 FakeEngine::~FakeEngine() { thread_.request_stop(); }
@@ -26,8 +28,11 @@ Result<void> FakeEngine::Submit(engine::Request request, engine::Sink sink) {
   if (draining_) return Fail(ErrorCode::kUnavailable, "the model is being unloaded");
   if (static_cast<int32_t>(live_.size()) >= limits_.max_queue)
     return Fail(ErrorCode::kNoCapacity, "the queue is full");
-  requests_.push_back(request);
-  Live live{.request = std::move(request), .sink = std::move(sink), .tokens = {}};
+  Live live{.request = request, .sink = std::move(sink), .tokens = {}};
+  if (hooks_ != nullptr) {
+    TRY_ASSIGN(live.granted, hooks_->Admit(request));
+  }
+  requests_.push_back(std::move(request));
   live.tokens = script_(live.request);
   std::string id = live.request.id;
   live_.emplace(std::move(id), std::move(live));
@@ -37,6 +42,16 @@ Result<void> FakeEngine::Submit(engine::Request request, engine::Sink sink) {
 void FakeEngine::Cancel(const std::string& id) {
   std::lock_guard lock(mutex_);
   if (const auto found = live_.find(id); found != live_.end()) found->second.cancelled = true;
+}
+
+void FakeEngine::SetShares(std::vector<engine::CallerShare> shares) {
+  std::lock_guard lock(mutex_);
+  shares_ = std::move(shares);
+}
+
+std::vector<engine::CallerShare> FakeEngine::shares() const {
+  std::lock_guard lock(mutex_);
+  return shares_;
 }
 
 engine::EngineStats FakeEngine::Stats() const {
@@ -97,6 +112,84 @@ engine::Delta FakeEngine::Step(Live& live) {
   return delta;
 }
 
+void FakeEngine::AskForMore(const std::string& id, Live& live) {
+  live.asked = true;
+  hooks_->Extend(id, live.usage, [mail = mail_, id](Result<int64_t> granted) {
+    std::lock_guard lock(mail->mutex);
+    mail->granted[id] = granted.value_or(0);
+  });
+}
+
+void FakeEngine::Close(const std::string& id, Live& live, engine::FinishReason reason,
+                       std::optional<engine::Delta> last) {
+  live.closing = true;
+  live.last = std::move(last);
+  const auto post = [mail = mail_, id](Result<void> posted) {
+    std::lock_guard lock(mail->mutex);
+    mail->posted.emplace(id, std::move(posted));
+  };
+  if (hooks_ == nullptr)
+    post({});
+  else
+    hooks_->Finish(id, live.usage, reason, post);
+}
+
+bool FakeEngine::IsOver(const std::string& id, Live& live) {
+  Result<void> posted;
+  {
+    std::lock_guard lock(mail_->mutex);
+    const auto node = mail_->posted.extract(id);
+    if (!node) return false;
+    posted = node.mapped();
+    mail_->granted.erase(id);
+  }
+  if (!live.last) return true;
+  if (!posted) {
+    live.last->tokens.clear();
+    live.last->finish = engine::FinishReason::kError;
+    live.last->error = posted.error();
+  }
+  live.sink(*live.last);
+  return true;
+}
+
+void FakeEngine::Advance(const std::string& id, Live& live) {
+  {
+    std::lock_guard lock(mail_->mutex);
+    if (const auto node = mail_->granted.extract(id)) {
+      live.asked = false;
+      live.granted += node.mapped();
+      live.refused = node.mapped() == 0;
+    }
+  }
+  std::unique_lock lock(mutex_);
+  const bool wants_more = live.request.sampling.max_tokens > live.granted && !live.cancelled;
+  const int64_t left = live.granted - live.usage.completion_tokens;
+  const bool blocked = wants_more && left <= 0;
+  if (wants_more && left <= 1 && !live.asked && !live.refused) AskForMore(id, live);
+  if (blocked && !live.refused) return;
+  engine::Delta delta;
+  if (blocked) {
+    delta.finish = engine::FinishReason::kBudget;
+    delta.usage = live.usage;
+  } else {
+    delta = Step(live);
+    ++stats_.steps;
+    stats_.generated_tokens += static_cast<int64_t>(delta.tokens.size());
+  }
+  lock.unlock();
+  if (delta.finish) {
+    const engine::FinishReason reason = *delta.finish;
+    return Close(id, live, reason, std::move(delta));
+  }
+  const engine::Verdict verdict = live.sink(delta);
+  if (verdict == engine::Verdict::kCancel)
+    Close(id, live, engine::FinishReason::kCancelled, std::nullopt);
+  if (verdict == engine::Verdict::kStop)
+    Close(id, live, engine::FinishReason::kStop,
+          engine::Delta{.finish = engine::FinishReason::kStop, .usage = live.usage});
+}
+
 void FakeEngine::Loop(std::stop_token stop) {
   while (!stop.stop_requested()) {
     std::this_thread::sleep_for(std::max(delay_.load(), std::chrono::milliseconds(0)) +
@@ -109,15 +202,11 @@ void FakeEngine::Loop(std::stop_token stop) {
     for (const std::string& id : ids) {
       std::unique_lock lock(mutex_);
       Live& live = live_.at(id);
-      const engine::Delta delta = Step(live);
-      ++stats_.steps;
-      stats_.generated_tokens += static_cast<int64_t>(delta.tokens.size());
       lock.unlock();
-      const engine::Verdict verdict = live.sink(delta);
-      if (verdict == engine::Verdict::kContinue && !delta.finish) continue;
-      const bool cancelled =
-          verdict == engine::Verdict::kCancel || delta.finish == engine::FinishReason::kCancelled;
-      engine::Sink last_sink = std::move(live.sink);  // destroyed without the lock
+      if (!live.closing) Advance(id, live);
+      if (!live.closing || !IsOver(id, live)) continue;
+      const bool cancelled = !live.last || live.last->finish == engine::FinishReason::kCancelled;
+      const engine::Sink last_sink = std::move(live.sink);  // destroyed without the lock
       lock.lock();
       ++stats_.requests_finished;
       stats_.requests_cancelled += cancelled;

@@ -1,12 +1,14 @@
 // An engine for tests: says what a script says, one token per step for every live request, on a
-// thread of its own.
+// thread of its own, and asks hooks as the real one does.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,8 +23,9 @@ class FakeEngine final : public engine::Engine {
   // The tokens that answer a request. They end with kStop, or with kLength after max_tokens.
   using Script = std::function<std::vector<int32_t>(const engine::Request&)>;
 
-  // `observer` may be null.
-  FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer = nullptr);
+  // `observer` and `hooks` may be null.
+  FakeEngine(engine::EngineLimits limits, Script script, engine::Observer* observer = nullptr,
+             engine::Hooks* hooks = nullptr);
   ~FakeEngine() override;
 
   // Time between steps; none at first.
@@ -38,14 +41,22 @@ class FakeEngine final : public engine::Engine {
   Result<void> Submit(engine::Request request, engine::Sink sink) override;
   void Cancel(const std::string& id) override;
   engine::EngineStats Stats() const override;
-  void SetShares(std::vector<engine::CallerShare>) override {}
+  void SetShares(std::vector<engine::CallerShare> shares) override;
   void Drain(int64_t timeout_ns) override;
 
   // All requests submitted, and the last of them.
   std::vector<engine::Request> requests() const;
   engine::Request last_request() const;
+  // Those set last.
+  std::vector<engine::CallerShare> shares() const;
 
  private:
+  // What hooks answered; they may do so when the engine is gone.
+  struct Mail {
+    std::mutex mutex;
+    std::map<std::string, int64_t> granted;  // by request id; 0: no more
+    std::map<std::string, Result<void>> posted;
+  };
   struct Live {
     engine::Request request;
     engine::Sink sink;
@@ -53,14 +64,28 @@ class FakeEngine final : public engine::Engine {
     size_t position = 0;
     bool cancelled = false;
     engine::Usage usage = {};
+    int64_t granted = INT64_MAX;
+    bool asked = false, refused = false;  // for more
+    // Over, but not posted yet: the delta for then; none if the sink has heard the last.
+    bool closing = false;
+    std::optional<engine::Delta> last = std::nullopt;
   };
 
   void Loop(std::stop_token stop);
+  // The engine's thread alone changes what is live, so that references stay good without the lock.
+  void Advance(const std::string& id, Live& live);
   engine::Delta Step(Live& live);
+  void AskForMore(const std::string& id, Live& live);
+  void Close(const std::string& id, Live& live, engine::FinishReason reason,
+             std::optional<engine::Delta> last);
+  // Whether a closing request is posted, and so over.
+  bool IsOver(const std::string& id, Live& live);
 
   const engine::EngineLimits limits_;
   const Script script_;
   engine::Observer* const observer_;
+  engine::Hooks* const hooks_;
+  const std::shared_ptr<Mail> mail_ = std::make_shared<Mail>();
   std::atomic<std::chrono::milliseconds> delay_{std::chrono::milliseconds(0)};
   std::atomic<bool> fail_next_{false};
   std::atomic<int64_t> budget_{INT64_MAX};
@@ -70,6 +95,7 @@ class FakeEngine final : public engine::Engine {
   std::map<std::string, Live> live_;
   engine::EngineStats stats_;
   std::vector<engine::Request> requests_;
+  std::vector<engine::CallerShare> shares_;
   bool draining_ = false;
   std::jthread thread_;
 };

@@ -1,6 +1,8 @@
 #include "serve/generation.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "serve/errors.h"
 
@@ -21,13 +23,16 @@ Generation::Generation(GenerationContext& context, std::shared_ptr<Exchange> exc
     : context_(context),
       exchange_(std::move(exchange)),
       model_(std::move(model)),
-      options_(options),
+      options_(std::move(options)),
       start_ns_(context.clock.NowNs()),
       reply_(std::move(reply)) {
   ++context_.live_count;
 }
 
-Generation::~Generation() { --context_.live_count; }
+Generation::~Generation() {
+  ReleasePlace();  // of a client that left
+  --context_.live_count;
+}
 
 void Generation::AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt) {
   choices_.push_back({request.id, std::move(transcriber), counts_prompt});
@@ -38,6 +43,34 @@ void Generation::Start() {
   exchange_->OnGone([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->CancelAll();
   });
+  if (context_.meter == nullptr) return Submit();
+  MeteredCall call{.caller = options_.caller,
+                   .api_request_id = options_.api_request_id,
+                   .model = model_->name,
+                   .endpoint = options_.endpoint,
+                   .tier = options_.tier,
+                   .requests = {}};
+  for (size_t i = 0; i < requests_.size(); ++i)
+    call.requests.push_back(
+        {.id = requests_[i].id,
+         .prompt_tokens = choices_[i].counts_prompt ? std::ssize(requests_[i].prompt) : 0,
+         .max_tokens = requests_[i].sampling.max_tokens});
+  context_.meter->Hold(call, [self = shared_from_this()](const Result<void>& held) {
+    self->context_.start([self, held] { self->OnHeld(held); });
+  });
+}
+
+void Generation::OnHeld(const Result<void>& held) {
+  if (!held) {
+    context_.metrics.CountRefusal(model_->name, held.error().code);
+    std::lock_guard lock(mutex_);
+    return Fail(held.error());
+  }
+  if (exchange_->gone()) return AbandonFrom(0);
+  Submit();
+}
+
+void Generation::Submit() {
   for (size_t i = 0; i < requests_.size(); ++i) {
     const auto submitted = model_->engine->Submit(
         std::move(requests_[i]),
@@ -45,6 +78,7 @@ void Generation::Start() {
           return self->OnDelta(index, delta);
         });
     if (submitted) continue;
+    AbandonFrom(i);
     context_.metrics.CountRefusal(model_->name, submitted.error().code);
     {
       std::lock_guard lock(mutex_);
@@ -55,6 +89,11 @@ void Generation::Start() {
   }
   // A client that left before there was anything to cancel.
   if (exchange_->gone()) CancelAll();
+}
+
+void Generation::AbandonFrom(size_t first) {
+  if (context_.meter == nullptr) return;
+  for (size_t i = first; i < choices_.size(); ++i) context_.meter->Abandon(choices_[i].id);
 }
 
 engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
@@ -72,7 +111,12 @@ engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
     CancelElsewhere();
     return engine::Verdict::kCancel;
   }
-  Piece piece = choice.transcriber.Push(delta);
+  Piece piece =
+      choice.last ? *std::exchange(choice.last, std::nullopt) : choice.transcriber.Push(delta);
+  if (piece.finish_reason != nullptr && !delta.finish) {
+    choice.last = std::move(piece);
+    return engine::Verdict::kStop;
+  }
   choice.finished = piece.finish_reason != nullptr;
   const char* reason = piece.budget_spent ? "budget" : piece.finish_reason;
   if (!piece.empty() && !Emit(index, std::move(piece))) {
@@ -109,8 +153,15 @@ bool Generation::Emit(int index, Piece piece) {
   return exchange_->Stream(events);
 }
 
+void Generation::ReleasePlace() {
+  const engine::Usage total = TotalUsage();
+  options_.admission.CorrectTokens(total.prompt_tokens + total.completion_tokens);
+  options_.admission.Release();
+}
+
 void Generation::Complete() {
   over_ = true;
+  ReleasePlace();
   if (!options_.stream) {
     // Long answers with logprobs take longer to write down than a step of the engine.
     context_.run_elsewhere([self = shared_from_this()] {
@@ -127,6 +178,7 @@ void Generation::Complete() {
 
 void Generation::Fail(const Error& error) {
   over_ = true;
+  ReleasePlace();
   if (!exchange_->streaming()) {
     exchange_->Reply(ErrorResponse(error, model_->metrics->RetryAfterSeconds()));
     return;

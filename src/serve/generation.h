@@ -5,14 +5,17 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "serve/exchange.h"
+#include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
+#include "serve/rate_limiter.h"
 #include "serve/reply.h"
 #include "serve/transcriber.h"
 
@@ -22,8 +25,11 @@ namespace millpower::serve {
 struct GenerationContext {
   Metrics& metrics;
   const Clock& clock;
-  std::function<void(std::function<void()>)> run_elsewhere;  // off the engine's thread
-  std::atomic<int64_t> live_count{0};                        // generations that still exist
+  // Off the engine's thread, and off the ledger's.
+  std::function<void(std::function<void()>)> run_elsewhere;
+  std::function<void(std::function<void()>)> start;
+  Meter* meter = nullptr;              // none: nothing is held or posted
+  std::atomic<int64_t> live_count{0};  // generations that still exist
 };
 
 // Held together by the engine's sinks: it is gone when the engine has forgotten its requests.
@@ -33,6 +39,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct Options {
     bool stream = false;
     bool include_usage = false;
+    // With a meter: on whose account, and as what.
+    std::shared_ptr<const Caller> caller = nullptr;
+    std::string api_request_id = {};
+    const char* endpoint = "";
+    ledger::Tier tier = ledger::Tier::kOnDemand;
+    RateLimiter::Admission admission = {};  // released with the end of the answer
   };
 
   Generation(GenerationContext& context, std::shared_ptr<Exchange> exchange,
@@ -44,7 +56,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // one that `counts_prompt`. Before Start.
   void AddChoice(engine::Request request, Transcriber transcriber, bool counts_prompt);
 
-  // Submits all choices. Every outcome, errors included, becomes the exchange's answer.
+  // Holds what all choices may use at first, when there is a meter, and then submits them; does not
+  // wait. Every outcome, errors included, becomes the exchange's answer. The end of the answer
+  // waits until what was used is posted.
   void Start();
 
  private:
@@ -53,9 +67,14 @@ class Generation : public std::enable_shared_from_this<Generation> {
     Transcriber transcriber;
     bool counts_prompt = true;
     engine::Usage usage = {};
+    std::optional<Piece> last = std::nullopt;  // made, and told once the choice is posted
     bool finished = false;
   };
 
+  void OnHeld(const Result<void>& held);
+  void Submit();
+  // Gives back what was held for the requests from `first` on, which are not submitted.
+  void AbandonFrom(size_t first);
   engine::Verdict OnDelta(int index, const engine::Delta& delta);
   // What the engine counted for the choice so far.
   void Count(Choice& choice, const engine::Usage& usage);
@@ -65,6 +84,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool Emit(int index, Piece piece);
   void Complete();
   void Fail(const Error& error);
+  // The place among those at a time is free again; before the client is told, who may come back at
+  // once.
+  void ReleasePlace();
   void CancelAll();
   void CancelElsewhere();
   engine::Usage TotalUsage() const;
@@ -72,7 +94,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   GenerationContext& context_;
   const std::shared_ptr<Exchange> exchange_;
   const std::shared_ptr<const ServedModel> model_;
-  const Options options_;
+  Options options_;  // constant but for the admission, which is under the mutex
   const int64_t start_ns_;
 
   std::vector<engine::Request> requests_;  // until they are submitted

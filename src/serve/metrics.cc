@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/system.h"
+#include "ledger/ledger.h"
 
 namespace millpower::serve {
 namespace {
@@ -123,6 +124,14 @@ const char* RefusalReason(ErrorCode code) {
       return "queue_full";
     case ErrorCode::kUnavailable:
       return "unavailable";
+    case ErrorCode::kQuotaExceeded:
+      return "quota";
+    case ErrorCode::kRateLimited:
+      return "rate";
+    case ErrorCode::kUnauthenticated:
+      return "auth";
+    case ErrorCode::kForbidden:
+      return "forbidden";
     default:
       return "error";
   }
@@ -196,10 +205,49 @@ int ModelMetrics::RetryAfterSeconds() const {
   return static_cast<int>(std::clamp(wait, 1.0, kRetryAfterMaxSeconds));
 }
 
+namespace {
+
+ModelMetrics::Distribution DistributionOf(const Histogram& histogram) {
+  const auto collected = histogram.Collect().histogram;
+  return {.sum = collected.sample_sum, .count = static_cast<int64_t>(collected.sample_count)};
+}
+
+// One number of the ledger's. Nothing here tells tenants apart.
+constexpr struct {
+  const char* name;
+  const char* help;
+  MetricType type;
+  int64_t (*value)(const ledger::LedgerStats&);
+} kLedgerSeries[] = {
+    {"millpower_ledger_commits_total", "Transactions written", MetricType::Counter,
+     [](const ledger::LedgerStats& stats) { return stats.commits; }},
+    {"millpower_ledger_records_total", "Changes written, several in a transaction",
+     MetricType::Counter, [](const ledger::LedgerStats& stats) { return stats.records; }},
+    {"millpower_ledger_failed_commits_total", "Transactions that could not be written",
+     MetricType::Counter, [](const ledger::LedgerStats& stats) { return stats.failed_commits; }},
+    {"millpower_ledger_open_holds", "Generations that something is held for", MetricType::Gauge,
+     [](const ledger::LedgerStats& stats) { return stats.open_holds; }},
+    {"millpower_ledger_recovered_holds", "Holds of a process that died, voided at the start",
+     MetricType::Gauge, [](const ledger::LedgerStats& stats) { return stats.recovered_holds; }},
+    {"millpower_ledger_healthy", "Whether the last transaction was written", MetricType::Gauge,
+     [](const ledger::LedgerStats& stats) { return int64_t{stats.healthy}; }},
+};
+
+}  // namespace
+
+ModelMetrics::Distribution ModelMetrics::first_token_seconds() const {
+  return DistributionOf(*impl_->histograms[kFirstTokenSeconds]);
+}
+
+ModelMetrics::Distribution ModelMetrics::inter_token_seconds() const {
+  return DistributionOf(*impl_->histograms[kInterTokenSeconds]);
+}
+
 struct Metrics::Impl {
   const ModelRegistry& models;
   const std::string version;
   const std::function<int64_t()> connection_count;
+  const ledger::Ledger* const ledger;
   prometheus::Registry registry{};
 
   prometheus::Family<prometheus::Counter>& requests =
@@ -249,6 +297,14 @@ struct Metrics::Impl {
     for (const auto& model : models.All()) CollectModel(*model, series, histograms, finished);
     std::ranges::move(histograms, std::back_inserter(series));
     series.push_back(std::move(finished));
+    if (ledger != nullptr) {
+      const ledger::LedgerStats stats = ledger->stats();
+      for (const auto& each : kLedgerSeries) {
+        MetricFamily family{each.name, each.help, each.type, {}};
+        AddValue(family, static_cast<double>(each.value(stats)));
+        series.push_back(std::move(family));
+      }
+    }
     series.push_back(OneGauge("millpower_http_connections", "Client connections",
                               static_cast<double>(connection_count())));
     series.push_back(OneGauge("millpower_process_resident_bytes", "Memory of this process",
@@ -260,8 +316,8 @@ struct Metrics::Impl {
 };
 
 Metrics::Metrics(const ModelRegistry& models, std::string version,
-                 std::function<int64_t()> connection_count)
-    : impl_(new Impl{models, std::move(version), std::move(connection_count)}) {}
+                 std::function<int64_t()> connection_count, const ledger::Ledger* ledger)
+    : impl_(new Impl{models, std::move(version), std::move(connection_count), ledger}) {}
 
 Metrics::~Metrics() = default;
 
@@ -278,6 +334,10 @@ std::string Metrics::Text() const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   std::ranges::move(impl_->Collect(), std::back_inserter(families));
   return prometheus::TextSerializer().Serialize(families);
+}
+
+HttpResponse Metrics::Response() const {
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = Text()};
 }
 
 }  // namespace millpower::serve

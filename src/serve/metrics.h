@@ -8,7 +8,12 @@
 
 #include "base/result.h"
 #include "engine/engine.h"
+#include "serve/exchange.h"
 #include "serve/models.h"
+
+namespace millpower::ledger {
+class Ledger;
+}
 
 namespace millpower::serve {
 
@@ -28,6 +33,14 @@ class ModelMetrics final : public engine::Observer {
   // "budget", "cancelled", "error". `seconds` since the request arrived.
   void CountFinish(const char* reason, const engine::Usage& usage, double seconds);
 
+  // How many were observed, and what they add up to.
+  struct Distribution {
+    double sum = 0;
+    int64_t count = 0;
+  };
+  Distribution first_token_seconds() const;
+  Distribution inter_token_seconds() const;
+
   // When a request that found the queue full should come again: after as long as the one that left
   // the queue last had been in it. In 1..60.
   int RetryAfterSeconds() const;
@@ -43,8 +56,9 @@ class Metrics {
  public:
   // `models` outlives this; its engines are asked for their counters at every scrape.
   // `connection_count` likewise.
+  // `ledger` too, if there is one.
   Metrics(const ModelRegistry& models, std::string version,
-          std::function<int64_t()> connection_count);
+          std::function<int64_t()> connection_count, const ledger::Ledger* ledger = nullptr);
   ~Metrics();
 
   // An answered request. `route` is one of ours ("chat"), never what a client wrote.
@@ -54,6 +68,7 @@ class Metrics {
   void CountRefusal(const std::string& model, ErrorCode code);
 
   std::string Text() const;
+  HttpResponse Response() const;  // the text, as it is served
 
  private:
   struct Impl;

@@ -42,6 +42,10 @@ Result<std::shared_ptr<const ServedModel>> ModelRegistry::Find(const std::string
     if (model->name == name) return model;
   if (std::ranges::find(announced_, name, &Announced::name) != announced_.end())
     return Fail(ErrorCode::kUnavailable, "the model '" + name + "' is still loading", "model");
+  return NoSuchModel(name);
+}
+
+std::unexpected<Error> ModelRegistry::NoSuchModel(const std::string& name) {
   return Fail(ErrorCode::kNotFound, "the model '" + name + "' does not exist", "model");
 }
 

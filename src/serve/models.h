@@ -60,6 +60,8 @@ class ModelRegistry {
 
   // Errors, with "model" as param: kNotFound; kUnavailable for one that is announced.
   Result<std::shared_ptr<const ServedModel>> Find(const std::string& name) const;
+  // kNotFound as Find says it.
+  static std::unexpected<Error> NoSuchModel(const std::string& name);
   // In the order in which they were added.
   std::vector<std::shared_ptr<const ServedModel>> All() const;
   // Whether there is a model, and all that were announced at the start have come or are removed.

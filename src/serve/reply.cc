@@ -23,7 +23,10 @@ Json ToolCallJson(const ToolCall& call) {
 
 // Why generation ended, beyond what OpenAI's words say.
 void AddNote(Json& choice, bool budget_spent) {
-  if (budget_spent) choice["millpower"] = {{"stopped_by", "budget"}};
+  if (budget_spent)
+    choice["millpower"] = {
+        {"stopped_by", "budget"},
+        {"message", "a spending cap or the credit ended the output; GET /v1/account says which"}};
 }
 
 class ChatReply final : public Reply {

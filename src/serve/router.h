@@ -42,6 +42,8 @@ class Query {
   // Null where there is none.
   const std::string* Find(std::string_view name) const;
   std::string Get(std::string_view name, std::string_view otherwise = "") const;
+  // All, in order.
+  const std::vector<std::pair<std::string, std::string>>& parameters() const { return parameters_; }
 
  private:
   std::vector<std::pair<std::string, std::string>> parameters_;

@@ -2,8 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#include <optional>
+
+#include "serve/account.h"
 #include "serve/api.h"
 #include "serve/build_info.h"
+#include "serve/lease_keeper.h"
 #include "serve/metrics.h"
 #include "serve/paths.h"
 
@@ -15,21 +19,30 @@ constexpr int kClientClosedRequest = 499;
 }  // namespace
 
 struct Service::Impl {
-  Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock);
+  Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock, Meter* meter);
 
   void Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed);
 
   Metrics metrics;
   Api api;
+  std::optional<Account> account;
+  std::optional<LeaseKeeper> lease_keeper;
   HttpServer server;  // last, so that it stops first
 };
 
-Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock)
-    : metrics(models, kVersion, [this] { return server.connection_count(); }),
-      api(models, metrics, clock),
+Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock,
+                    Meter* meter)
+    : metrics(
+          models, kVersion, [this] { return server.connection_count(); },
+          meter == nullptr ? nullptr : &meter->ledger()),
+      api(models, metrics, clock, meter),
       server(
           std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
-          [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {}
+          [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {
+  if (meter == nullptr) return;
+  account.emplace(api, meter->ledger(), models, clock);
+  lease_keeper.emplace(meter->ledger(), models, clock);
+}
 
 void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed) {
   const Exchange::Summary summary = exchange.summary();
@@ -45,12 +58,16 @@ void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds e
               summary.completion_tokens, request.id);
 }
 
-Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock)
-    : impl_(std::make_unique<Impl>(std::move(config), models, clock)) {}
+Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& clock, Meter* meter)
+    : impl_(std::make_unique<Impl>(std::move(config), models, clock, meter)) {}
 
 Service::~Service() { Drain(std::chrono::milliseconds(0)); }
 
 Result<void> Service::Start() { return impl_->server.Start(); }
+
+Api& Service::api() { return impl_->api; }
+
+const Metrics& Service::metrics() const { return impl_->metrics; }
 
 uint16_t Service::port() const { return impl_->server.port(); }
 

@@ -7,6 +7,9 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "serve/api.h"
+#include "serve/meter.h"
+#include "serve/metrics.h"
 #include "serve/models.h"
 #include "serve/server.h"
 
@@ -17,12 +20,20 @@ namespace millpower::serve {
 // is gone.
 class Service {
  public:
-  Service(HttpConfig config, const ModelRegistry& models, const Clock& clock);
+  // `meter` may be null: then it is open to all. It outlives the service and all engines, whose
+  // hooks it is.
+  Service(HttpConfig config, const ModelRegistry& models, const Clock& clock,
+          Meter* meter = nullptr);
   ~Service();  // Drain(0)
 
   // Listens and serves. Call once. Errors: kInvalidArgument (the host), kIo (the address is in use
   // or not ours).
   Result<void> Start();
+
+  // For other modules, which add routes before Start, and for other ports, which answer the same
+  // requests; both are gone before the service.
+  Api& api();
+  const Metrics& metrics() const;
 
   // The port it listens on, chosen by the kernel if the config says 0; valid after Start.
   uint16_t port() const;

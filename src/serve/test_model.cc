@@ -40,12 +40,13 @@ std::vector<int32_t> Say(std::string_view text) {
   return tokens;
 }
 
-TestModel::TestModel(std::function<std::string(const engine::Request&)> say, int32_t max_model_len)
+TestModel::TestModel(std::function<std::string(const engine::Request&)> say, int32_t max_model_len,
+                     engine::Hooks* hooks)
     : tokenizer(text::Tokenizer::FromJson(TestTokenizerJson()).value()),
       engine(
           {.vocab_size = kTestVocabSize, .max_model_len = max_model_len, .max_queue = 8},
           [say = std::move(say)](const engine::Request& request) { return Say(say(request)); },
-          &metrics),
+          &metrics, hooks),
       served{.name = "test",
              .created_unix_s = 1'700'000'000,
              .engine = &engine,

@@ -27,7 +27,7 @@ std::vector<int32_t> Say(std::string_view text);
 struct TestModel {
   // `say`: the answer to a request.
   explicit TestModel(std::function<std::string(const engine::Request&)> say,
-                     int32_t max_model_len = 1000);
+                     int32_t max_model_len = 1000, engine::Hooks* hooks = nullptr);
 
   std::unique_ptr<text::Tokenizer> tokenizer;
   ModelMetrics metrics;

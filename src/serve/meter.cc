@@ -1,0 +1,156 @@
+#include "serve/meter.h"
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "base/check.h"
+
+namespace millpower::serve {
+namespace {
+
+using ledger::Quantities;
+using ledger::Unit;
+
+int64_t& At(Quantities& quantities, Unit unit) { return quantities[static_cast<size_t>(unit)]; }
+
+const char* ReasonName(engine::FinishReason reason) {
+  switch (reason) {
+    case engine::FinishReason::kStop:
+      return "stop";
+    case engine::FinishReason::kLength:
+      return "length";
+    case engine::FinishReason::kCancelled:
+      return "cancelled";
+    case engine::FinishReason::kError:
+      return "error";
+    case engine::FinishReason::kBudget:
+      return "budget";
+  }
+  return "error";
+}
+
+// What is held of a request.
+struct Held {
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;
+  int64_t max_tokens = 0;
+  bool admitted = false;
+};
+
+// Never more than was held, whatever the engine counts.
+Quantities Used(const Held& held, const engine::Usage& usage) {
+  const int64_t prompt = std::min(usage.prompt_tokens, held.prompt_tokens);
+  const int64_t cached = std::min(usage.cached_tokens, prompt);
+  Quantities used{};
+  At(used, Unit::kInputToken) = prompt - cached;
+  At(used, Unit::kCachedToken) = cached;
+  At(used, Unit::kOutputToken) = std::min(usage.completion_tokens, held.output_tokens);
+  At(used, Unit::kChipSecond) = usage.device_ns / 1000;
+  return used;
+}
+
+}  // namespace
+
+struct Meter::State {
+  std::mutex mutex;
+  std::unordered_map<std::string, Held> held;
+
+  std::optional<Held> Take(const std::string& id) {
+    std::lock_guard lock(mutex);
+    const auto node = held.extract(id);
+    return node ? std::optional(node.mapped()) : std::nullopt;
+  }
+};
+
+Meter::Meter(ledger::Ledger& ledger) : ledger_(ledger), state_(std::make_shared<State>()) {}
+
+Meter::~Meter() = default;
+
+void Meter::Hold(const MeteredCall& call, ledger::Ledger::Done done) {
+  std::vector<ledger::HoldRequest> holds;
+  std::vector<std::string> ids;
+  {
+    std::lock_guard lock(state_->mutex);
+    for (const MeteredRequest& request : call.requests) {
+      ledger::HoldRequest hold{.request_id = request.id,
+                               .api_request_id = call.api_request_id,
+                               .key = call.caller->key->number,
+                               .model = call.model,
+                               .endpoint = call.endpoint,
+                               .tier = call.tier};
+      At(hold.most, Unit::kInputToken) = request.prompt_tokens;
+      At(hold.most, Unit::kOutputToken) = FirstSliceOf(request.max_tokens);
+      const bool is_new =
+          state_->held
+              .emplace(request.id, Held{.prompt_tokens = request.prompt_tokens,
+                                        .output_tokens = FirstSliceOf(request.max_tokens),
+                                        .max_tokens = request.max_tokens})
+              .second;
+      CHECK(is_new) << request.id;
+      ids.push_back(request.id);
+      holds.push_back(std::move(hold));
+    }
+  }
+  ledger_.Hold(std::move(holds),
+               [state = state_, ids = std::move(ids), done = std::move(done)](Result<void> result) {
+                 if (!result)
+                   for (const std::string& id : ids) state->Take(id);
+                 done(std::move(result));
+               });
+}
+
+void Meter::Abandon(const std::string& id) {
+  {
+    std::lock_guard lock(state_->mutex);
+    const auto found = state_->held.find(id);
+    if (found == state_->held.end() || found->second.admitted) return;
+    state_->held.erase(found);
+  }
+  ledger_.Void(id, [](Result<void>) {});
+}
+
+Result<int64_t> Meter::Admit(const engine::Request& request) {
+  std::lock_guard lock(state_->mutex);
+  const auto found = state_->held.find(request.id);
+  if (found == state_->held.end())
+    return Fail(ErrorCode::kInternal, "nothing is held for the request " + request.id);
+  found->second.admitted = true;
+  return found->second.output_tokens;
+}
+
+void Meter::Extend(const std::string& id, const engine::Usage&,
+                   std::function<void(Result<int64_t>)> answer) {
+  int64_t wanted = 0;
+  {
+    std::lock_guard lock(state_->mutex);
+    const auto found = state_->held.find(id);
+    if (found != state_->held.end())
+      wanted = std::min(kNextSliceTokens, found->second.max_tokens - found->second.output_tokens);
+  }
+  if (wanted <= 0) return answer(0);
+  ledger_.Extend(id, wanted,
+                 [state = state_, id, answer = std::move(answer)](Result<int64_t> granted) {
+                   if (granted) {
+                     std::lock_guard lock(state->mutex);
+                     const auto found = state->held.find(id);
+                     if (found != state->held.end()) found->second.output_tokens += *granted;
+                   }
+                   answer(std::move(granted));
+                 });
+}
+
+void Meter::Finish(const std::string& id, const engine::Usage& usage, engine::FinishReason reason,
+                   std::function<void(Result<void>)> posted) {
+  const std::optional<Held> held = state_->Take(id);
+  CHECK(held.has_value()) << id;
+  const Quantities used = Used(*held, usage);
+  const bool is_nothing = std::ranges::all_of(used, [](int64_t quantity) { return quantity == 0; });
+  if (reason == engine::FinishReason::kError || is_nothing)
+    return ledger_.Void(id, std::move(posted));
+  ledger_.Post(id, used, ReasonName(reason), std::move(posted));
+}
+
+}  // namespace millpower::serve

@@ -1,0 +1,77 @@
+// Between the engines and the ledger: what a request may use, and what it did use.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "ledger/ledger.h"
+#include "serve/caller.h"
+
+namespace millpower::serve {
+
+// Output that is held at first, and each time a generation needs more. Short answers hold little,
+// which a small cap still covers; long ones ask the ledger once in 256 tokens.
+inline constexpr int64_t kFirstSliceTokens = 64;
+inline constexpr int64_t kNextSliceTokens = 256;
+
+inline int64_t FirstSliceOf(int64_t max_tokens) {
+  return max_tokens < kFirstSliceTokens ? max_tokens : kFirstSliceTokens;
+}
+
+// One request of the engine's: a choice.
+struct MeteredRequest {
+  std::string id;
+  int64_t prompt_tokens = 0;  // that it pays for: 0 where another choice pays for the same prompt
+  int64_t max_tokens = 0;
+};
+
+// One API request: all of its choices are held, or none.
+struct MeteredCall {
+  std::shared_ptr<const Caller> caller;  // not null
+  std::string api_request_id;
+  std::string model;
+  std::string endpoint;  // "chat"
+  ledger::Tier tier = ledger::Tier::kOnDemand;
+  std::vector<MeteredRequest> requests;
+};
+
+// The hooks of all engines of a server. A request is held (Hold), then submitted or abandoned; from
+// Submit on the engine tells what becomes of it. Thread-safe; never waits. May be destroyed while
+// the ledger still answers.
+class Meter final : public engine::Hooks {
+ public:
+  // `ledger` outlives it.
+  explicit Meter(ledger::Ledger& ledger);
+  ~Meter() override;
+
+  ledger::Ledger& ledger() const { return ledger_; }
+
+  // Holds prompt and first slice of every choice; `done` as the ledger's: on its writer's thread,
+  // when that is durable. Errors: the ledger's, after which nothing is held.
+  void Hold(const MeteredCall& call, ledger::Ledger::Done done);
+
+  // A request that was held will not be submitted, or its Submit has failed: it is voided, unless
+  // the engine has admitted it and so tells its end. Unknown ids are ignored.
+  void Abandon(const std::string& id);
+
+  // engine::Hooks. Errors of Admit: kInternal (never held).
+  Result<int64_t> Admit(const engine::Request& request) override;
+  void Extend(const std::string& id, const engine::Usage& so_far,
+              std::function<void(Result<int64_t>)> answer) override;
+  // Posts what was used and is told to the client; voids what failed, and what used nothing.
+  void Finish(const std::string& id, const engine::Usage& usage, engine::FinishReason reason,
+              std::function<void(Result<void>)> posted) override;
+
+ private:
+  struct State;
+
+  ledger::Ledger& ledger_;
+  const std::shared_ptr<State> state_;
+};
+
+}  // namespace millpower::serve
