@@ -26,10 +26,10 @@
 namespace millpower::ledger {
 
 struct HoldRequest {
-  std::string request_id;  // unique for ever
-  std::string api_request_id;
+  std::string request_id{};  // unique for ever
+  std::string api_request_id{};
   Number key = 0;
-  std::string model, endpoint;
+  std::string model{}, endpoint{};
   Tier tier = Tier::kOnDemand;  // kLease is for the ledger to find, from kOnDemand
   // What is held at first, an upper bound of what it will have used until Extend. Input tokens are
   // held at the higher of the input and the cached price.
@@ -56,8 +56,9 @@ struct LedgerStats {
   bool healthy = true;          // the last commit went well
 };
 
-// Functions are thread-safe. Callbacks come on the writer's thread, once, in the order of the
-// calls, and must return quickly; they may call the ledger's asynchronous functions.
+// Functions are thread-safe. Callbacks come on the writer's thread, once, in the order of the calls
+// (but for what is refused, which may be told sooner), and must return quickly; they may call the
+// ledger's asynchronous functions.
 class Ledger {
  public:
   using Done = std::function<void(Result<void>)>;
@@ -75,7 +76,7 @@ class Ledger {
   // ---- Work. Hold: all or none of the requests, which share one tenant. `done` when durable.
   // Errors: kQuotaExceeded (a cap, or the credit: the message says which and what is left);
   // kUnavailable (no price is set; the store can't be written); kForbidden (suspended, revoked);
-  // kAlreadyExists (a request id that was used before).
+  // kAlreadyExists (a request id that is under way or was posted; one that was voided is free).
   void Hold(std::vector<HoldRequest> requests, Done done);
 
   // Up to `wanted` more output tokens, as many as caps and credit allow. Errors: kQuotaExceeded
@@ -119,7 +120,7 @@ class Ledger {
 
   // ---- Looking.
   Micros Balance(Account account) const;
-  enum class Subject { kTenant, kProject, kKey };
+  using Subject = ledger::Subject;
   std::vector<CapState> Caps(Subject subject, Number number) const;
   // Posted and held today, this month, and ever, whether or not there is a cap.
   CapState SpentIn(Subject subject, Number number, Period period, Measure measure) const;

@@ -43,46 +43,49 @@ struct Bounds {
   bool operator==(const Bounds&) const = default;
 };
 
+// Who has caps and limits.
+enum class Subject : uint8_t { kTenant = 0, kProject = 1, kKey = 2 };
+
 struct Tenant {
   Number number = 0;
-  std::string id;    // "ten_" and 24 hexadecimal digits
-  std::string name;  // unique
+  std::string id{};    // "ten_" and 24 hexadecimal digits
+  std::string name{};  // unique
   int64_t created_at = 0;
   bool suspended = false;
   // How far its credit may go below zero; absent: no bound (it pays later, or is ourselves).
   std::optional<Micros> credit_line = 0;
-  Bounds bounds;
+  Bounds bounds{};
 };
 
 struct Project {
   Number number = 0;
-  std::string id;    // "proj_..."
-  std::string name;  // unique within its tenant
+  std::string id{};    // "proj_..."
+  std::string name{};  // unique within its tenant
   Number tenant = 0;
   int64_t created_at = 0;
-  Bounds bounds;
+  Bounds bounds{};
 };
 
 struct Key {
   Number number = 0;
-  std::string id;  // "key_..."
-  std::string name;
+  std::string id{};  // "key_..."
+  std::string name{};
   Number tenant = 0, project = 0;
-  std::string prefix;  // the visible part of the secret; unique
-  std::string hash;    // SHA-256 of the secret, 32 bytes
+  std::string prefix{};  // the visible part of the secret; unique
+  std::string hash{};    // SHA-256 of the secret, 32 bytes
   int64_t created_at = 0;
   int64_t expires_at = 0;  // from then on refused
   int64_t revoked_at = 0;
   // Scopes; empty: all. Endpoints are the names that docs/rental.md lists ("chat", "batches").
-  std::vector<std::string> models, endpoints;
-  Bounds bounds;
+  std::vector<std::string> models{}, endpoints{};
+  Bounds bounds{};
 };
 
 // From `effective_at` on, for `model` ("*": every model without a price of its own), what a unit
 // costs at a tier. Versions are kept: one that took effect is never changed.
 struct Price {
   Number number = 0;
-  std::string model;
+  std::string model{};
   Tier tier = Tier::kOnDemand;
   Unit unit = Unit::kInputToken;
   Micros rate = 0;  // micro-units for a million quanta
@@ -94,7 +97,7 @@ struct Price {
 // when it is cancelled is given back.
 struct Lease {
   Number number = 0;
-  std::string id;  // "lease_..."
+  std::string id{};  // "lease_..."
   Number tenant = 0;
   int64_t share_ppm = 0;  // millionths of the device's time
   int64_t starts_at = 0, ends_at = 0;
@@ -117,18 +120,18 @@ enum class Origin : uint8_t { kNone = 0, kModelled = 1, kMeasured = 2 };  // of 
 // What one unit of work used and cost; immutable. Negative quantities and amounts give back.
 struct Usage {
   Number number = 0;
-  std::string request_id;                   // of the engine; unique: the idempotency key
-  std::string api_request_id;               // of the API request it was part of ("chatcmpl-...")
+  std::string request_id{};                 // of the engine; unique: the idempotency key
+  std::string api_request_id{};             // of the API request it was part of ("chatcmpl-...")
   Number tenant = 0, project = 0, key = 0;  // project and key 0: a lease
-  std::string model;                        // "" of a lease
-  std::string endpoint;                     // "chat"
+  std::string model{};                      // "" of a lease
+  std::string endpoint{};                   // "chat"
   Tier tier = Tier::kOnDemand;
   int64_t admitted_at = 0;  // counts to the periods of this time
   int64_t posted_at = 0;
   Quantities quantities{};  // all that was measured, priced or not
-  std::vector<UsageLine> lines;
-  Micros amount = 0;   // sum of the lines
-  std::string reason;  // how it ended ("stop", "cancelled")
+  std::vector<UsageLine> lines{};
+  Micros amount = 0;     // sum of the lines
+  std::string reason{};  // how it ended ("stop", "cancelled")
   int64_t energy_uj = 0, co2e_ug = 0;
   Origin energy_origin = Origin::kNone;
 };
@@ -161,17 +164,17 @@ struct Posting {
   Number number = 0;
   int64_t at = 0;
   PostingKind kind = PostingKind::kHold;
-  Account from, to;
-  Micros amount = 0;      // > 0
-  std::string reference;  // request id, lease id, or the payment's own reference
+  Account from{}, to{};
+  Micros amount = 0;        // > 0
+  std::string reference{};  // request id, lease id, or the payment's own reference
 };
 
 // A request under way. Gone when it is posted or voided.
 struct Hold {
-  std::string request_id;
+  std::string request_id{};
   Number tenant = 0, project = 0, key = 0;
-  std::string model;
-  std::string endpoint;
+  std::string model{};
+  std::string endpoint{};
   Tier tier = Tier::kOnDemand;
   int64_t admitted_at = 0;
   Micros amount = 0;
@@ -181,11 +184,11 @@ struct Hold {
 struct AuditEntry {
   Number number = 0;  // from 1, without gaps
   int64_t at = 0;
-  std::string actor;    // "admin", "server", "millpower admin"
-  std::string action;   // "key.create"
-  std::string subject;  // an id
-  std::string details;  // JSON of what was asked, never a secret
-  std::string hash;     // SHA-256 over the hash before it and all fields, 32 bytes
+  std::string actor{};    // "admin", "server", "millpower admin"
+  std::string action{};   // "key.create"
+  std::string subject{};  // an id
+  std::string details{};  // JSON of what was asked, never a secret
+  std::string hash{};     // SHA-256 over the hash before it and all fields, 32 bytes
 };
 
 // One durable change. A Store writes a batch of these in one transaction.
@@ -193,7 +196,7 @@ struct HoldOpened {
   Hold hold;
 };
 struct HoldExtended {
-  std::string request_id;
+  std::string request_id{};
   Micros more = 0;  // of money
   int64_t more_tokens = 0;
   Number tenant = 0;
@@ -208,7 +211,7 @@ struct HoldClosed {
 struct Payment {
   Number tenant = 0;
   Micros amount = 0;
-  std::string reference;  // unique: the same payment told twice counts once
+  std::string reference{};  // unique: the same payment told twice counts once
   int64_t at = 0;
 };
 struct LeaseCharged {  // also a lease given back: negative amounts

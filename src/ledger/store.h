@@ -41,7 +41,7 @@ struct StoredState {
   Number next_number = 1;    // above all numbers given to tenants, projects, keys, prices, leases
 };
 
-// Commit comes from one thread; everything else from any.
+// Commit, WasPosted and WasPaid come from one thread; everything else from any.
 class Store {
  public:
   virtual ~Store() = default;
@@ -53,6 +53,11 @@ class Store {
   // request posted, the same payment told again) changes nothing.
   // Errors: kIo, kNoCapacity (disk full).
   virtual Result<void> Commit(std::span<const Record> records) = 0;
+
+  // Whether there is a usage row of this request, and whether a payment was told with this
+  // reference. Asked for every hold: must not wait for a report that is being read.
+  virtual Result<bool> WasPosted(const std::string& request_id) = 0;
+  virtual Result<bool> WasPaid(const std::string& reference) = 0;
 
   // ---- Reading; what was committed.
   virtual Result<UsageReport> ReadUsage(const UsageQuery& query) = 0;

@@ -9,6 +9,7 @@ namespace millpower::serve::admin {
 namespace {
 
 constexpr double kPpm = 1e6;
+constexpr int64_t kDurationMaxS = int64_t{10} * 366 * 24 * 3600;
 
 Answer ListLeases(Context& context, const Request& request) {
   TRY(CheckQuery(request.query, {"tenant"}));
@@ -26,8 +27,8 @@ Answer ListLeases(Context& context, const Request& request) {
 }
 
 Answer CreateLease(Context& context, const Request& request) {
-  Fields fields(request.body, {"tenant", "share", "starts_at", "ends_at"});
-  for (const char* name : {"tenant", "share", "ends_at"}) fields.Require(name);
+  Fields fields(request.body, {"tenant", "share", "starts_at", "ends_at", "duration_s"});
+  for (const char* name : {"tenant", "share"}) fields.Require(name);
   const int64_t now = context.clock.UnixSeconds();
   std::string tenant_id;
   double share = 0;
@@ -36,7 +37,12 @@ Answer CreateLease(Context& context, const Request& request) {
   fields.Read("tenant", tenant_id);
   fields.Read("share", share, 1 / kPpm, 1.0);
   if (fields.Find("starts_at") != nullptr) fields.ReadTime("starts_at", lease.starts_at);
+  if ((fields.Find("ends_at") == nullptr) == (fields.Find("duration_s") == nullptr))
+    fields.Refuse("ends_at", "is required, or duration_s in its place");
   fields.ReadTime("ends_at", lease.ends_at);
+  int64_t duration_s = 0;
+  fields.Read("duration_s", duration_s, int64_t{1}, kDurationMaxS);
+  if (duration_s > 0) lease.ends_at = lease.starts_at + duration_s;
   if (lease.ends_at <= lease.starts_at) fields.Refuse("ends_at", "must be after starts_at");
   TRY(fields.status());
   lease.share_ppm = std::llround(share * kPpm);

@@ -1,0 +1,81 @@
+#include "ledger/tariff.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+
+namespace millpower::ledger {
+namespace {
+
+int64_t Of(const Quantities& quantities, Unit unit) {
+  return quantities[static_cast<size_t>(unit)];
+}
+
+int64_t PromptOf(const Quantities& quantities) {
+  return Of(quantities, Unit::kInputToken) + Of(quantities, Unit::kCachedToken);
+}
+
+bool IsOfPrompt(Unit unit) { return unit == Unit::kInputToken || unit == Unit::kCachedToken; }
+
+}  // namespace
+
+int64_t TokensOf(const Quantities& quantities) {
+  return PromptOf(quantities) + Of(quantities, Unit::kOutputToken);
+}
+
+Result<Tariff> Tariff::Find(const Directory& directory, std::string_view model, Tier tier,
+                            int64_t at, const Quantities& most) {
+  Tariff tariff;
+  for (int i = 0; i < kUnitCount; ++i) {
+    const Unit unit = static_cast<Unit>(i);
+    const bool is_needed = IsOfPrompt(unit) ? PromptOf(most) > 0 : most[i] > 0;
+    if (!is_needed && unit != Unit::kOutputToken) continue;
+    const Price* price = directory.FindPrice(model, tier, unit, at);
+    if (price) {
+      tariff.terms_[i] = {price->number, price->rate};
+    } else if (is_needed) {
+      return Fail(ErrorCode::kUnavailable,
+                  fmt::format("no price is set for {} of model '{}' at tier {}", Name(unit), model,
+                              Name(tier)));
+    }
+  }
+  return tariff;
+}
+
+bool Tariff::IsWithin(const Quantities& used, const Quantities& most) const {
+  for (int i = 0; i < kUnitCount; ++i) {
+    const Unit unit = static_cast<Unit>(i);
+    const bool counts = charges(unit) || unit == Unit::kOutputToken;
+    if (used[i] < 0 || (counts && !IsOfPrompt(unit) && used[i] > most[i])) return false;
+  }
+  return PromptOf(used) <= PromptOf(most);
+}
+
+Micros Tariff::MostOf(const Quantities& most) const {
+  const int64_t prompt = PromptOf(most);
+  const Micros input = terms(Unit::kInputToken).rate, cached = terms(Unit::kCachedToken).rate;
+  Micros amount = CostOf(prompt, std::max(input, cached));
+  // Two lines are rounded up one by one: ceil(a) + ceil(b) <= ceil(a + b) + 1. One line alone is
+  // not, nor are lines that cost nothing or whole micro-units for each token.
+  const bool is_whole = input % kMicrosPerUnit == 0 && cached % kMicrosPerUnit == 0;
+  if (prompt > 1 && std::min(input, cached) > 0 && !is_whole) ++amount;
+  for (int i = 0; i < kUnitCount; ++i) {
+    if (!IsOfPrompt(static_cast<Unit>(i))) amount += CostOf(most[i], terms_[i].rate);
+  }
+  return amount;
+}
+
+std::vector<UsageLine> Tariff::Lines(const Quantities& used) const {
+  std::vector<UsageLine> lines;
+  for (int i = 0; i < kUnitCount; ++i) {
+    const Unit unit = static_cast<Unit>(i);
+    if (!charges(unit) || used[i] == 0) continue;
+    lines.push_back({unit, used[i], terms_[i].price, CostOf(used[i], terms_[i].rate)});
+  }
+  return lines;
+}
+
+}  // namespace millpower::ledger
