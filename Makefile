@@ -3,6 +3,9 @@
 MODEL ?= models/demo
 PORT ?= 8080
 HOST ?= 127.0.0.1
+# Where keys, usage and invoices are kept; LEDGER= serves without keys.
+LEDGER ?= .millpower
+ADMIN_PORT ?= 8081
 # More flags for `millpower serve`, e.g. ARGS="--threads 8 --kv-memory 4GiB"
 ARGS ?=
 # ON in CI: warnings are errors.
@@ -16,7 +19,8 @@ help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 serve: build ## install what is missing, build, and serve MODEL (default: the demo) on PORT
-	@exec $(BINARY) serve --model "$(MODEL)" --host $(HOST) --port $(PORT) --hints $(ARGS)
+	@exec $(BINARY) serve --model "$(MODEL)" --host $(HOST) --port $(PORT) --hints \
+	  $(if $(LEDGER),--ledger "$(LEDGER)" --admin-port $(ADMIN_PORT)) $(ARGS)
 
 build: setup ## build/release/millpower
 	@test -f build/release/build.ninja || cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null

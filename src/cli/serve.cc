@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/rental.h"
 #include "cli/session.h"
 #include "cli/size.h"
 #include "serve/admin.h"
@@ -40,6 +41,7 @@ struct Flags {
   std::vector<std::string> cors_origins;
   std::optional<uint16_t> admin_port;
   std::string admin_key_file, model_root;
+  std::string ledger, currency = "USD";
   std::string log_level = "info";
   bool hints = false;
 };
@@ -66,24 +68,26 @@ serve::GenerationDefaults Defaults(const Flags& flags, const import::GenerationD
           .eos_token_ids = file.eos_token_ids};
 }
 
-// What a newcomer can paste at once.
-void PrintHints(const std::string& url, const std::string& model) {
+// What a newcomer can paste at once. `key`: "" where none is needed.
+void PrintHints(const std::string& url, const std::string& model, const std::string& key) {
+  const std::string header =
+      key.empty() ? "" : fmt::format(" \\\n    -H 'Authorization: Bearer {}'", key);
   fmt::print(
       "\nServing '{1}' at {0}/v1. Try it:\n\n"
-      "  curl {0}/v1/chat/completions -H 'Content-Type: application/json' -d '{{\n"
+      "  curl {0}/v1/chat/completions -H 'Content-Type: application/json'{2} -d '{{\n"
       "    \"model\": \"{1}\",\n"
       "    \"messages\": [{{\"role\": \"user\", \"content\": \"What is a bill of lading?\"}}],\n"
       "    \"chat_template_kwargs\": {{\"enable_thinking\": false}}}}'\n\n"
       "or, in Python (pip install openai):\n\n"
       "  from openai import OpenAI\n"
-      "  client = OpenAI(base_url=\"{0}/v1\", api_key=\"none\")\n"
+      "  client = OpenAI(base_url=\"{0}/v1\", api_key=\"{3}\")\n"
       "  stream = client.chat.completions.create(\n"
       "      model=\"{1}\", stream=True,\n"
       "      messages=[{{\"role\": \"user\", \"content\": \"Why do freight rates rise?\"}}])\n"
       "  for chunk in stream:\n"
       "      print(chunk.choices[0].delta.content or \"\", end=\"\", flush=True)\n\n"
       "Ctrl-C stops it.\n",
-      url, model);
+      url, model, header, key.empty() ? "none" : key);
   std::fflush(stdout);
 }
 
@@ -119,7 +123,7 @@ Result<std::vector<serve::ModelSpec>> ModelSpecs(const Flags& flags) {
 }
 
 // What every model gets that is loaded here, from the flags.
-Result<SessionOptions> CommonOptions(const Flags& flags) {
+Result<SessionOptions> CommonOptions(const Flags& flags, engine::Hooks* hooks) {
   SessionOptions options;
   TRY_ASSIGN(options.load, ToLoadOptions(flags.shared));
   options.kernels = flags.shared.kernels;
@@ -127,6 +131,7 @@ Result<SessionOptions> CommonOptions(const Flags& flags) {
   options.max_batch_tokens = flags.max_batch_tokens;
   options.max_queue = flags.queue;
   options.prefix_cache = !flags.no_prefix_cache;
+  options.hooks = hooks;
   // A folder is compiled for what is asked; a compiled file has bounds of its own.
   if (flags.max_num_seqs > 0) options.load.max_num_seqs = flags.max_num_seqs;
   if (flags.max_batch_tokens > 0) options.load.max_batch_tokens = flags.max_batch_tokens;
@@ -179,14 +184,14 @@ Result<serve::ServedModel> Load(const Flags& flags, const SessionOptions& common
 
 // Starts the admin API, if it is asked for, with a key from the file or the environment, or with
 // one that is made now and told once.
-Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host,
+Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host, const serve::AdminParts& parts,
                         std::optional<serve::AdminServer>& admin) {
   if (!flags.admin_port) return {};
   TRY_ASSIGN(const std::string given, ReadAdminKey(flags.admin_key_file));
   const std::string key = given.empty() ? serve::NewAdminKey() : given;
   admin.emplace(
       serve::AdminConfig{.port = *flags.admin_port, .key = key, .model_root = flags.model_root},
-      host);
+      host, parts);
   TRY(admin->Start());
   spdlog::info("admin API at http://127.0.0.1:{}/admin/v1", admin->port());
   if (given.empty()) fmt::print(stderr, "admin key, not shown again: {}\n", key);
@@ -204,7 +209,6 @@ Result<void> Serve(Flags& flags) {
   if (!flags.config.empty()) TRY(ApplyConfig(*flags.command, flags.config));
   spdlog::set_level(spdlog::level::from_str(flags.log_level));
   TRY_ASSIGN(const std::vector<serve::ModelSpec> specs, ModelSpecs(flags));
-  TRY_ASSIGN(const SessionOptions common, CommonOptions(flags));
   serve::HttpConfig http{
       .host = flags.host, .port = flags.port, .cors_origins = flags.cors_origins};
   for (const std::string& origin : flags.cors_origins) TRY(serve::CheckOrigin(origin));
@@ -215,6 +219,11 @@ Result<void> Serve(Flags& flags) {
   // The services start before the models are there: they answer "not ready" meanwhile, and a taken
   // port is told at once.
   const SystemClock clock;
+  Rental rental;  // outlives the engines, which post to it until they are gone
+  if (!flags.ledger.empty()) {
+    TRY_ASSIGN(rental, OpenRental(flags.ledger, flags.currency, clock));
+  }
+  TRY_ASSIGN(const SessionOptions common, CommonOptions(flags, rental.meter.get()));
   TRY_ASSIGN(const std::shared_ptr<device::Device> device, MakeDevice(common));
   serve::ModelRegistry registry;
   serve::ModelHost host(
@@ -224,10 +233,15 @@ Result<void> Serve(Flags& flags) {
         return Load(flags, common, device, static_cast<int>(sharers), spec, at_start, progress);
       },
       flags.drain_seconds * int64_t{1'000'000'000});
-  serve::Service service(http, registry, clock);
+  serve::Service service(http, registry, clock, rental.meter.get());
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
-  TRY(StartAdmin(flags, host, admin));
+  TRY(StartAdmin(flags, host,
+                 {.ledger = rental.ledger.get(),
+                  .api = &service.api(),
+                  .metrics = &service.metrics(),
+                  .clock = &clock},
+                 admin));
   auto loading = std::async(std::launch::async, [&] { return host.LoadAtStart(specs); });
   constexpr timespec kLook = {.tv_sec = 0, .tv_nsec = 50'000'000};
   while (loading.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
@@ -238,7 +252,7 @@ Result<void> Serve(Flags& flags) {
   for (const serve::ModelSpec& spec : specs)
     names += (names.empty() ? "'" : ", '") + spec.name + "'";
   spdlog::info("serving {} at {}/v1", names, url);
-  if (flags.hints) PrintHints(url, specs[0].name);
+  if (flags.hints) PrintHints(url, specs[0].name, rental.developer_key);
 
   int signal = 0;
   sigwait(&termination, &signal);
@@ -320,6 +334,11 @@ Command AddServe(CLI::App& app) {
                       "key is made and printed");
   command->add_option("--model-root", flags->model_root,
                       "Folder that the admin API loads models from; default: anywhere");
+  command->add_option("--ledger", flags->ledger,
+                      "Folder of the ledger, made if there is none: clients then need keys, and "
+                      "what they use is billed; default: open to all");
+  command->add_option("--currency", flags->currency, "Of a new ledger, e.g. EUR")
+      ->capture_default_str();
   command->add_option("--log-level", flags->log_level, "Least severity logged")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();

@@ -134,6 +134,7 @@ Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::
                                                  .max_queue = options.max_queue,
                                                  .eos_ids = session.model.generation.eos_token_ids,
                                                  .prefix_cache = options.prefix_cache,
+                                                 .hooks = options.hooks,
                                                  .observer = options.observer}));
   return session;
 }

@@ -23,7 +23,9 @@ struct SessionOptions {
   int sharers = 1;              // models that share the memory that is left
   // Loads on threads of the lowest priority, so that what runs already is not held up.
   bool in_background = false;
-  engine::Observer* observer = nullptr;  // may be null; outlives the session
+  // Both may be null, and outlive the session.
+  engine::Observer* observer = nullptr;
+  engine::Hooks* hooks = nullptr;
 };
 
 struct Session {

@@ -8,9 +8,8 @@
 
 namespace millpower::device {
 
-Arbiter::Id Arbiter::Join(double weight) {
-  CHECK(weight > 0) << weight;
-  members_[next_id_].weight = weight;
+Arbiter::Id Arbiter::Join() {
+  members_[next_id_] = {};
   return next_id_++;
 }
 
@@ -19,15 +18,41 @@ void Arbiter::Leave(Id id) {
   members_.erase(id);
 }
 
-void Arbiter::Submit(Id id, LaunchClass launch_class, int64_t now_ns) {
+void Arbiter::Submit(Id id, LaunchClass launch_class, std::span<const Claim> claims,
+                     int64_t now_ns) {
   CHECK(launch_class >= 0 && launch_class < kLaunchClasses) << launch_class;
   Member& member = members_.at(id);
   CHECK(!member.waits && !member.runs) << id;
   member.waits = true;
   member.launch_class = launch_class;
+  member.claims.assign(claims.begin(), claims.end());
   member.submitted_ns = now_ns;
   member.prompt = now_ns - member.finished_ns <= kGraceNs;
   member.tag = std::max(member.tag, started_[static_cast<size_t>(launch_class)]);
+}
+
+// Against the launches of its class that wait beside it.
+double Arbiter::WeightOf(const Member& member) const {
+  if (member.claims.empty()) return 1;
+  const auto beside = [&](const Member& other) {
+    return other.launch_class == member.launch_class && (other.waits || &other == &member);
+  };
+  const auto makers = [&](uint64_t caller) {
+    double count = 0;
+    for (const auto& [id, other] : members_)
+      if (beside(other)) count += std::ranges::count(other.claims, caller, &Claim::caller) > 0;
+    return count;
+  };
+  double splitters = 0;
+  for (const auto& [id, other] : members_) {
+    if (!beside(other)) continue;
+    for (const Claim& claim : other.claims)
+      if (claim.is_split) splitters += 1 / makers(claim.caller);
+  }
+  double weight = 0;
+  for (const Claim& claim : member.claims)
+    weight += claim.share / (claim.is_split ? splitters : 1) / makers(claim.caller);
+  return weight;
 }
 
 bool Arbiter::Before(const Member& a, const Member& b, int64_t now_ns) {
@@ -61,7 +86,7 @@ void Arbiter::Finish(Id id, int64_t now_ns, int64_t device_ns) {
   Member& member = members_.at(id);
   CHECK(member.runs) << id;
   member.runs = false;
-  member.tag += static_cast<double>(device_ns) / member.weight;
+  member.tag += static_cast<double>(device_ns) / WeightOf(member);
   member.finished_ns = now_ns;
   member.expected_until_ns = now_ns + std::min(kGraceNs, device_ns / 2);
 }

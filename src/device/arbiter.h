@@ -2,9 +2,14 @@
 // time it is, and whoever asks keeps the lock and does the work. Not thread-safe.
 //
 // Between launches of one class, time is shared by start-time fair queueing (Goyal, Vin and Cheng
-// 1996): a Program's tag grows by the time it has had, divided by its weight; the least tag goes
-// first; and one that comes back after a pause starts no lower than those that went on, so that it
-// cannot claim the time it did not ask for.
+// 1996): a Program's tag grows by the time it has had, divided by the weight of its launch; the
+// least tag goes first; and one that comes back after a pause starts no lower than those that went
+// on, so that it cannot claim the time it did not ask for.
+//
+// The weight of a launch is the sum of its callers' claims. Of a caller that wants several Programs
+// at once, each has an equal part of the claim, so that nobody gains by using more of them; and
+// what is not leased is split between all callers that have no lease, whatever Program they use, so
+// that neither do they take from those who have.
 //
 // A Program has one launch in flight, so the moment one ends its next is not there yet, and a
 // device that took whatever waits would give two Programs turns whatever their classes and weights.
@@ -16,6 +21,8 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <span>
+#include <vector>
 
 #include "device/device.h"
 
@@ -27,13 +34,14 @@ class Arbiter {
  public:
   using Id = int;
 
-  // A Program takes part from now on. `weight` > 0.
-  Id Join(double weight);
+  // A Program takes part from now on.
+  Id Join();
   // It takes part no more; a launch of it that waits is dropped. Not while one runs.
   void Leave(Id id);
 
-  // A launch of `id` waits from now on. It has no other, waiting or running.
-  void Submit(Id id, LaunchClass launch_class, int64_t now_ns);
+  // A launch of `id` waits from now on. It has no other, waiting or running. Claims are copied;
+  // their shares are positive.
+  void Submit(Id id, LaunchClass launch_class, std::span<const Claim> claims, int64_t now_ns);
 
   struct Decision {
     Id next = -1;          // runs now; -1: nothing does
@@ -46,7 +54,7 @@ class Arbiter {
 
  private:
   struct Member {
-    double weight = 1;
+    std::vector<Claim> claims;
     double tag = 0;  // weighted nanoseconds
     LaunchClass launch_class = 0;
     bool waits = false, runs = false;
@@ -55,6 +63,7 @@ class Arbiter {
     int64_t finished_ns = 0;
     int64_t expected_until_ns = 0;  // its next launch
   };
+  double WeightOf(const Member& member) const;
   static bool Before(const Member& a, const Member& b, int64_t now_ns);
 
   std::map<Id, Member> members_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "base/rng.h"
@@ -16,6 +17,7 @@ constexpr int64_t kMs = 1'000'000;
 // Programs that submit their next launch a while after the last one has ended, in virtual time.
 struct Client {
   double weight = 1;
+  std::vector<Claim> claims{};  // none: one of its own, of `weight`
   LaunchClass launch_class = 0;
   int64_t launch_ns = 10 * kMs;
   int64_t gap_ns = kMs / 10;  // between a launch and the next
@@ -36,7 +38,7 @@ Result Simulate(const std::vector<Client>& clients, int64_t end_ns) {
   std::vector<int64_t> next_submit, submitted;
   std::vector<Arbiter::Id> ids;
   for (const Client& client : clients) {
-    ids.push_back(arbiter.Join(client.weight));
+    ids.push_back(arbiter.Join());
     client_of[ids.back()] = ids.size() - 1;
     next_submit.push_back(client.from_ns);
   }
@@ -48,7 +50,11 @@ Result Simulate(const std::vector<Client>& clients, int64_t end_ns) {
     for (size_t i = 0; i < clients.size(); ++i)
       if (next_submit[i] <= now && next_submit[i] < clients[i].until_ns) {
         submitted[i] = next_submit[i];
-        arbiter.Submit(ids[i], clients[i].launch_class, next_submit[i]);
+        const Claim own{.caller = 1000 + i, .share = clients[i].weight};
+        arbiter.Submit(ids[i], clients[i].launch_class,
+                       clients[i].claims.empty() ? std::span(&own, 1)
+                                                 : std::span<const Claim>(clients[i].claims),
+                       next_submit[i]);
         next_submit[i] = INT64_MAX;
       }
   };
@@ -112,10 +118,10 @@ TEST(Arbiter, NothingWaitsForever) {
 
 TEST(Arbiter, OfThoseThatWaitedTooLongTheFirstGoes) {
   Arbiter arbiter;
-  const Arbiter::Id a = arbiter.Join(1), b = arbiter.Join(1), c = arbiter.Join(1);
-  arbiter.Submit(a, 2, 5);
-  arbiter.Submit(b, 1, 6);
-  arbiter.Submit(c, 0, 7);
+  const Arbiter::Id a = arbiter.Join(), b = arbiter.Join(), c = arbiter.Join();
+  arbiter.Submit(a, 2, {}, 5);
+  arbiter.Submit(b, 1, {}, 6);
+  arbiter.Submit(c, 0, {}, 7);
   EXPECT_EQ(arbiter.Next(kAgingNs + 6).next, a);
   arbiter.Finish(a, kAgingNs + 6, 0);
   EXPECT_EQ(arbiter.Next(kAgingNs + 6).next, b);
@@ -133,11 +139,11 @@ TEST(Arbiter, APauseEarnsNoTime) {
 // One thread that uses two Programs in turn is not made to wait for what cannot come.
 TEST(Arbiter, DoesNotWaitForWhatIsNotPrompt) {
   Arbiter arbiter;
-  const Arbiter::Id a = arbiter.Join(1), b = arbiter.Join(1);
+  const Arbiter::Id a = arbiter.Join(), b = arbiter.Join();
   int64_t now = 0, waited = 0;
   for (int i = 0; i < 100; ++i) {
     const Arbiter::Id id = i % 2 == 0 ? a : b;
-    arbiter.Submit(id, 0, now);
+    arbiter.Submit(id, 0, {}, now);
     Arbiter::Decision decision = arbiter.Next(now);
     if (decision.next < 0) {
       waited += decision.until_ns - now;
@@ -153,15 +159,70 @@ TEST(Arbiter, DoesNotWaitForWhatIsNotPrompt) {
 
 TEST(Arbiter, WhoeverLeavesIsForgotten) {
   Arbiter arbiter;
-  const Arbiter::Id a = arbiter.Join(1), b = arbiter.Join(1);
-  arbiter.Submit(a, 0, 0);
-  arbiter.Submit(b, 1, 0);
+  const Arbiter::Id a = arbiter.Join(), b = arbiter.Join();
+  arbiter.Submit(a, 0, {}, 0);
+  arbiter.Submit(b, 1, {}, 0);
   arbiter.Leave(a);
   EXPECT_EQ(arbiter.Next(0).next, b);
   arbiter.Finish(b, 1, 1);
   EXPECT_EQ(arbiter.Next(1).next, -1);
   EXPECT_EQ(arbiter.Next(1).until_ns, INT64_MAX);
-  EXPECT_NE(arbiter.Join(1), a);
+  EXPECT_NE(arbiter.Join(), a);
+}
+
+// --- whose launches they are ---
+
+constexpr Claim Leased(uint64_t caller, double share) { return {.caller = caller, .share = share}; }
+constexpr Claim Unleased(uint64_t caller, double rest) {
+  return {.caller = caller, .share = rest, .is_split = true};
+}
+
+TEST(Arbiter, ALeaseHoldsWhileOthersUseOtherPrograms) {
+  for (const double lease : {0.1, 0.3, 0.5, 0.9}) {
+    for (const int others : {1, 2, 5}) {
+      std::vector<Client> clients = {{.claims = {Leased(0, lease)}}};
+      for (int i = 1; i <= others; ++i)
+        clients.push_back({.claims = {Unleased(static_cast<uint64_t>(i), 1 - lease)},
+                           .launch_ns = (5 + 3 * i) * kMs});
+      const Result result = Simulate(clients, 60'000 * kMs);
+      EXPECT_NEAR(Share(result, 0), lease, 0.01) << "beside " << others;
+      for (size_t i = 1; i < clients.size(); ++i)
+        EXPECT_NEAR(Share(result, i), (1 - lease) / others, 0.01) << "of " << others;
+    }
+  }
+}
+
+// A Program that serves several callers has the time of all of them.
+TEST(Arbiter, ALaunchHasTheClaimsOfAllItsCallers) {
+  const Result result = Simulate({{.claims = {Leased(0, 0.5), Unleased(1, 0.5)}},
+                                  {.claims = {Unleased(2, 0.5)}},
+                                  {.claims = {Unleased(3, 0.5), Unleased(4, 0.5)}}},
+                                 60'000 * kMs);
+  EXPECT_NEAR(Share(result, 0), 0.5 + 0.125, 0.01);
+  EXPECT_NEAR(Share(result, 1), 0.125, 0.01);
+  EXPECT_NEAR(Share(result, 2), 0.25, 0.01);
+}
+
+TEST(Arbiter, UsingMoreProgramsEarnsNothing) {
+  // A lease in two Programs beside another in a third; two callers without beside one.
+  const Result leased = Simulate(
+      {{.claims = {Leased(0, 0.5)}}, {.claims = {Leased(0, 0.5)}}, {.claims = {Leased(1, 0.5)}}},
+      60'000 * kMs);
+  EXPECT_NEAR(Share(leased, 2), 0.5, 0.01);
+  const Result unleased = Simulate(
+      {{.claims = {Unleased(0, 1)}}, {.claims = {Unleased(0, 1)}}, {.claims = {Unleased(1, 1)}}},
+      60'000 * kMs);
+  EXPECT_NEAR(Share(unleased, 2), 0.5, 0.01);
+}
+
+// The share of whoever wants nothing is everybody's.
+TEST(Arbiter, AnIdleLeaseIsGivenAway) {
+  const Result result = Simulate({{.claims = {Leased(0, 0.8)}, .until_ns = 1},
+                                  {.claims = {Unleased(1, 0.2)}},
+                                  {.claims = {Unleased(2, 0.2)}}},
+                                 10'000 * kMs);
+  EXPECT_NEAR(Share(result, 1), 0.5, 0.01);
+  EXPECT_LT(result.idle_ns, 10'000 * kMs / 50);
 }
 
 // Any mix of clients: the device is seldom idle while something waits, and all get on.

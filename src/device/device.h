@@ -13,6 +13,13 @@
 
 namespace millpower::device {
 
+// For whom a launch is, in part: one of the callers that share the device.
+struct Claim {
+  uint64_t caller = 0;    // the same number: the same caller, whatever the Program
+  double share = 1;       // > 0, of the device's time; with is_split, of all who claim it so
+  bool is_split = false;  // shared equally with all other callers whose claims are split
+};
+
 // The sizes and inputs of one launch. Reused from launch to launch, so that a step allocates
 // nothing once its vectors have grown.
 struct Launch {
@@ -20,6 +27,7 @@ struct Launch {
       : registers(program.registers.size(), 0), inputs(program.buffers.size()) {}
   std::vector<int64_t> registers;            // by register; those set at load are ignored
   std::vector<std::vector<int32_t>> inputs;  // by buffer; [rows * cols] of each input buffer
+  std::vector<Claim> claims;                 // a caller once; none: those of a caller of its own
 };
 
 // A launch that has been checked and accepted.
@@ -30,9 +38,9 @@ struct Completion {
 };
 
 // Whose launch goes first when several Programs want the device: the one of the lower class; within
-// a class, the Program that has had the least time so far, by its weight; a time in which it asked
-// for nothing counts as if it had had its share. A launch that has waited for kAgingNs goes before
-// all that have not.
+// a class, the Program that has had the least time so far, by what its launches' callers may claim;
+// a time in which it asked for nothing counts as if it had had its share. A launch that has waited
+// for kAgingNs goes before all that have not.
 using LaunchClass = int;
 inline constexpr int kLaunchClasses = 3;
 inline constexpr int64_t kAgingNs = 1'000'000'000;
@@ -64,7 +72,6 @@ class LoadedProgram {
 
 struct LoadOptions {
   int64_t kv_pages = 0;  // pages of every KV cache; >= 1 when the Program has one
-  double weight = 1;     // > 0: the share of the device's time, against other Programs' weights
 };
 
 // Outlives what it has loaded. Load may be called, and what is loaded destroyed, at any time, from

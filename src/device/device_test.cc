@@ -426,16 +426,23 @@ TEST(CpuDevice, EmptyKernelsIssueAndComputeNothing) {
   }
 }
 
-TEST(CpuDevice, RefusesWeightsThatShareNothing) {
+TEST(CpuDevice, RefusesClaimsOfNothing) {
   const auto program = SoundProgram(TestModelText());
   const auto device = cpu::MakeCpuDevice({});
-  for (const double weight : {0.0, -1.0, std::numeric_limits<double>::infinity(),
-                              std::numeric_limits<double>::quiet_NaN()}) {
-    const auto loaded =
-        device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8, .weight = weight});
-    ASSERT_FALSE(loaded) << weight;
-    EXPECT_EQ(loaded.error().code, ErrorCode::kInvalidArgument);
+  auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  ASSERT_TRUE(loaded);
+  Launch launch = SoundLaunch(*program);
+  for (const double share : {0.0, -1.0, std::numeric_limits<double>::infinity(),
+                             std::numeric_limits<double>::quiet_NaN()}) {
+    launch.claims = {{.caller = 1, .share = 0.5}, {.caller = 2, .share = share}};
+    const auto ticket = (*loaded)->Submit(launch);
+    ASSERT_FALSE(ticket) << share;
+    EXPECT_EQ(ticket.error().code, ErrorCode::kInvalidArgument);
   }
+  launch.claims.pop_back();
+  const auto ticket = (*loaded)->Submit(launch);
+  ASSERT_TRUE(ticket);
+  EXPECT_TRUE((*loaded)->Complete(*ticket));
 }
 
 // Threads that each use a Program of their own, and load and unload others meanwhile.

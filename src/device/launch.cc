@@ -72,6 +72,9 @@ Result<void> LaunchChecker::Check(const Launch& launch, std::span<const int64_t>
       return Bad("register '" + reg.name + "' is " + std::to_string(registers[i]) +
                  ", outside 0.." + std::to_string(reg.max));
   }
+  for (const Claim& claim : launch.claims)
+    if (!(claim.share > 0) || std::isinf(claim.share))
+      return Bad("a claim is of " + std::to_string(claim.share) + ", not a positive number");
   for (const int32_t input : inputs_) TRY(CheckInput(launch, registers, input));
   for (const WorkList& list : work_lists_) TRY(CheckWorkList(launch, registers, list));
   for (const isa::Operand& adjustments : adjustments_) TRY(CheckAdjustments(launch, adjustments));

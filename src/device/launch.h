@@ -33,8 +33,8 @@ class LaunchChecker {
   // `registers`: all registers' values. Proves that registers are within their bounds, inputs have
   // exactly the declared sizes, indices lie below their bounds, and of each work list: rows of
   // sequences follow each other without gap and cover all rows, their pages exist, and no page is
-  // written by two sequences; and that adjustments of sampling are numbers, divisors positive and
-  // finite. Errors: kInvalidArgument.
+  // written by two sequences; that adjustments of sampling are numbers, divisors positive and
+  // finite; and that claims are positive and finite. Errors: kInvalidArgument.
   Result<void> Check(const Launch& launch, std::span<const int64_t> registers);
 
  private:

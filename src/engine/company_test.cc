@@ -230,8 +230,8 @@ TEST(Company, ChangesNothingOnRandomSchedules) {
       ASSERT_EQ(output.calls_after, 0);
       ASSERT_EQ(output.usage.completion_tokens, std::ssize(output.tokens));
       // What was cut short is the beginning of the whole.
-      const bool stopped = !output.finish.has_value();
-      if (stopped) {
+      if (output.stops > 0) {
+        ASSERT_EQ(output.finish, FinishReason::kStop);
         ASSERT_EQ(std::ssize(output.tokens), arrival.stop_after);
       } else if (output.finish == FinishReason::kCancelled) {
         ASSERT_GE(arrival.cancel_step, 0);

@@ -85,7 +85,8 @@ struct Usage {
   int64_t completion_tokens = 0;  // every token generated, the end-of-text one included
   // Of each launch it took part in, the part that its rows are of all rows. Over all requests these
   // add up to the launches' time to the nanosecond. After a verdict the launch under way is part
-  // of what Hooks::Finish is told, but came too late for the last delta.
+  // of what Hooks::Finish is told, and of the delta after kStop, but came too late for the one
+  // that brought the verdict.
   int64_t device_ns = 0;
 };
 
@@ -151,6 +152,10 @@ class Hooks {
                       std::function<void(Result<void>)> posted) = 0;
 };
 
+// How long Drain and the engine's destructor wait for the ledger, of real time, once nothing else
+// is left to wait for. A write to a slow disk takes a second; who stops a server waits ten at most.
+inline constexpr int64_t kLedgerGraceNs = 5'000'000'000;
+
 // What happens, as it happens, for metrics. Called on the engine's thread; must return quickly.
 class Observer {
  public:
@@ -206,8 +211,10 @@ class Engine {
   virtual void SetShares(std::vector<CallerShare> shares) = 0;
 
   // Refuses new requests and waits until the live ones are done or `timeout_ns` of real time has
-  // passed; then
-  // cancels what is left. Idempotent.
+  // passed; then cancels what is left, and gives the ledger kLedgerGraceNs to post it. A request
+  // that is not posted even then ends with kError: so Drain returns, and the destructor, which does
+  // not wait for live requests at all, whatever the ledger does. Its answer may still come, and
+  // changes nothing. Idempotent.
   virtual void Drain(int64_t timeout_ns) = 0;
 };
 

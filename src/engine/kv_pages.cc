@@ -66,6 +66,7 @@ void KvPages::Publish(std::string_view caller, std::span<const int32_t> tokens, 
       ++at(parent).children;
     page.parent = parent;
     page.findable = true;
+    ++version_;
     page.bucket = bucket;
     page.next_in_bucket = std::exchange(buckets_[bucket], mine);
   }
@@ -127,6 +128,7 @@ void KvPages::Forget(int32_t page) {
   else
     --at(forgotten.parent).children;
   forgotten.findable = false;
+  ++version_;
   LetGo(page);
 }
 

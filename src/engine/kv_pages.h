@@ -34,6 +34,9 @@ class KvPages {
   int32_t cached() const { return cached_; }              // held by nobody, but findable
   int32_t available() const { return static_cast<int32_t>(free_.size()) + cached_; }
 
+  // Changes when Find could find something else.
+  int64_t version() const { return version_; }
+
   // Appends `wanted` pages of no use to anyone else to `pages`. All or nothing: false leaves it as
   // it was.
   bool Take(int32_t wanted, std::vector<int32_t>& pages);
@@ -83,6 +86,7 @@ class KvPages {
   std::vector<int32_t> free_;
   int32_t oldest_ = kNone, newest_ = kNone;  // of those that nobody holds
   int32_t cached_ = 0;
+  int64_t version_ = 0;
 };
 
 }  // namespace millpower::engine

@@ -41,10 +41,12 @@ struct Mail {
   std::vector<std::string> to_cancel;
   std::vector<Granted> granted;
   std::vector<Posted> posted;
+  std::optional<std::vector<CallerShare>> shares;
   bool cancel_all = false;
 
   bool empty() const {
-    return arrived.empty() && to_cancel.empty() && granted.empty() && posted.empty() && !cancel_all;
+    return arrived.empty() && to_cancel.empty() && granted.empty() && posted.empty() && !shares &&
+           !cancel_all;
   }
 };
 
@@ -58,6 +60,7 @@ class LlmEngine final : public Engine {
         clock_(options.clock != nullptr ? *options.clock : system_clock_),
         hooks_(options.hooks),
         observer_(options.observer != nullptr ? *options.observer : nobody_),
+        ledger_grace_(options.ledger_grace_ns),
         eos_ids_(options.eos_ids),
         is_eos_(options.eos_ids.begin(), options.eos_ids.end()),
         limits_(limits),
@@ -81,19 +84,23 @@ class LlmEngine final : public Engine {
   Result<void> Submit(Request request, Sink sink) override;
   void Cancel(const std::string& id) override;
   EngineStats Stats() const override;
-  void SetShares(std::vector<CallerShare>) override {}
+  void SetShares(std::vector<CallerShare> shares) override;
   void Drain(int64_t timeout_ns) override;
 
  private:
-  Result<void> TakePlace(const std::string& id);
+  Result<void> TakePlace(const std::string& id, const std::string& caller);
   int64_t Queued() const;
+  void LeaveQueue(const std::string& caller);
 
   // The engine's thread.
   void Loop();
   bool TakeMail(bool wait);
   void TakeGrant(const Granted& granted);
   void TakePosted(const Posted& posted);
+  void TellPosted(Sequence* sequence, const Result<void>& result);
+  void GiveUpOnLedger();
   bool StartStep();
+  void Claim();
   void FinishStep();
   void TakeShare(const Share& share, const int32_t* record);
   void TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record);
@@ -114,6 +121,7 @@ class LlmEngine final : public Engine {
   const Clock& clock_;
   Hooks* const hooks_;
   Observer& observer_;
+  const std::chrono::nanoseconds ledger_grace_;
   const std::vector<int32_t> eos_ids_;
   const std::unordered_set<int32_t> is_eos_;
   const EngineLimits limits_;
@@ -123,9 +131,11 @@ class LlmEngine final : public Engine {
   const std::shared_ptr<Mail> mail_ = std::make_shared<Mail>();
   std::condition_variable idle_;                // nothing is live
   std::unordered_map<std::string, bool> live_;  // ids of all live requests; whether cancelled
-  int64_t admitting_ = 0;                       // requests that the ledger is asked about
-  int64_t waiting_ = 0;                         // those the engine's thread knows of
-  int64_t open_places_ = 0;                     // for how many more there is a place
+  // How many requests of each caller with a name have not had a step yet.
+  std::unordered_map<std::string, int64_t> queued_;
+  int64_t admitting_ = 0;    // requests that the ledger is asked about
+  int64_t waiting_ = 0;      // those the engine's thread knows of
+  int64_t open_places_ = 0;  // for how many more there is a place
   int64_t next_order_ = 0;
   bool stopping_ = false;    // refuse requests
   bool cancelling_ = false;  // cancel what still comes from before that
@@ -145,6 +155,9 @@ class LlmEngine final : public Engine {
   std::vector<Sequence*> ended_;                     // those whose sinks want no more
   std::vector<std::unique_ptr<Sequence>> closing_;   // over, but for the ledger and the last delta
   std::vector<std::unique_ptr<Sequence>> released_;  // over
+  std::vector<const Sequence*> dequeued_;            // had their first step, or ended before
+  bool draining_ = false;                            // what was live has been cancelled
+  std::optional<std::chrono::steady_clock::time_point> give_up_at_;  // on the ledger
 
   std::thread thread_;  // last: starts when all else is there
 };
@@ -167,7 +180,7 @@ Result<void> LlmEngine::Submit(Request request, Sink sink) {
   sequence->request = std::move(request);
   sequence->submitted_ns = clock_.NowNs();
   const std::string& id = sequence->request.id;
-  TRY(TakePlace(id));
+  TRY(TakePlace(id, sequence->request.caller));
   // From here on nothing but the ledger refuses the request.
   Result<int64_t> granted = std::numeric_limits<int64_t>::max();
   if (hooks_ != nullptr) granted = hooks_->Admit(sequence->request);
@@ -183,6 +196,7 @@ Result<void> LlmEngine::Submit(Request request, Sink sink) {
       mail_->arrived.push_back(std::move(sequence));
     } else {
       live_.erase(id);
+      LeaveQueue(sequence->request.caller);
       if (live_.empty()) idle_.notify_all();
     }
   }
@@ -191,15 +205,28 @@ Result<void> LlmEngine::Submit(Request request, Sink sink) {
   return {};
 }
 
-Result<void> LlmEngine::TakePlace(const std::string& id) {
+Result<void> LlmEngine::TakePlace(const std::string& id, const std::string& caller) {
   const std::lock_guard lock(mail_->mutex);
   if (stopping_) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
   if (Queued() >= limits_.max_queue + open_places_)
     return Fail(ErrorCode::kNoCapacity, "the queue is full (" + std::to_string(limits_.max_queue) +
                                             " requests are waiting)");
+  // Half of the queue, rounded up, so that nobody fills it alone.
+  const int64_t most = (int64_t{limits_.max_queue} + 1) / 2;
+  const auto queued = queued_.find(caller);
+  if (queued != queued_.end() && queued->second >= most + open_places_)
+    return Fail(ErrorCode::kNoCapacity, "the caller has half of the queue (" +
+                                            std::to_string(most) + " requests are waiting)");
   if (!live_.emplace(id, false).second) return BadParam("id", "request id '" + id + "' is in use");
+  if (!caller.empty()) ++queued_[caller];
   ++admitting_;
   return {};
+}
+
+// Under the mail's mutex.
+void LlmEngine::LeaveQueue(const std::string& caller) {
+  const auto queued = queued_.find(caller);
+  if (queued != queued_.end() && --queued->second == 0) queued_.erase(queued);
 }
 
 // Requests that are not given a place yet. Under the mail's mutex.
@@ -222,6 +249,14 @@ EngineStats LlmEngine::Stats() const {
   EngineStats stats = stats_;
   stats.requests_waiting = Queued();
   return stats;
+}
+
+void LlmEngine::SetShares(std::vector<CallerShare> shares) {
+  {
+    const std::lock_guard lock(mail_->mutex);
+    mail_->shares = std::move(shares);
+  }
+  mail_->wake.notify_all();
 }
 
 void LlmEngine::Drain(int64_t timeout_ns) {
@@ -259,19 +294,30 @@ bool LlmEngine::TakeMail(bool wait) {
   std::vector<std::string> to_cancel;
   std::vector<Granted> granted;
   std::vector<Posted> posted;
+  std::optional<std::vector<CallerShare>> shares;
   bool cancel_all = false;
   {
     std::unique_lock lock(mail_->mutex);
     const auto over = [&] { return ending_ && live_.empty(); };
-    mail_->wake.wait(lock, [&] { return !wait || !mail_->empty() || over(); });
+    const auto ready = [&] { return !wait || !mail_->empty() || over(); };
+    if (give_up_at_)
+      mail_->wake.wait_until(lock, *give_up_at_, ready);
+    else
+      mail_->wake.wait(lock, ready);
     if (over()) return false;
     arrived.swap(mail_->arrived);
     waiting_ += static_cast<int64_t>(arrived.size());
     to_cancel.swap(mail_->to_cancel);
     granted.swap(mail_->granted);
     posted.swap(mail_->posted);
+    shares.swap(mail_->shares);
     cancel_all = std::exchange(mail_->cancel_all, false);
   }
+  if (shares) scheduler_.SetShares(*shares);
+  draining_ |= cancel_all;
+  // From here on nothing is live but what waits for the ledger, and what a thread was submitting.
+  if (cancel_all || (draining_ && !arrived.empty()))
+    give_up_at_ = std::chrono::steady_clock::now() + ledger_grace_;
   for (auto& sequence : arrived) {
     Sequence& added = *sequence;
     scheduler_.Add(std::move(sequence));
@@ -286,6 +332,7 @@ bool LlmEngine::TakeMail(bool wait) {
     if (Sequence* sequence = scheduler_.Find(id)) CloseEarly(sequence, FinishReason::kCancelled);
   if (cancel_all)
     for (Sequence* sequence : scheduler_.Live()) CloseEarly(sequence, FinishReason::kCancelled);
+  if (give_up_at_ && std::chrono::steady_clock::now() >= *give_up_at_) GiveUpOnLedger();
   return true;
 }
 
@@ -305,16 +352,33 @@ void LlmEngine::TakeGrant(const Granted& granted) {
 void LlmEngine::TakePosted(const Posted& posted) {
   const auto found = std::ranges::find_if(
       closing_, [&](const auto& sequence) { return sequence->order == posted.order; });
-  CHECK(found != closing_.end()) << "a request was posted twice";
-  Sequence* const sequence = found->get();
-  if (sequence->verdict) return Release(sequence);  // its sink has heard the last
-  if (!posted.result) {
+  if (found == closing_.end()) {
+    CHECK(draining_) << "a request was posted twice";
+    return;  // it was given up
+  }
+  TellPosted(found->get(), posted.result);
+}
+
+void LlmEngine::TellPosted(Sequence* sequence, const Result<void>& result) {
+  if (sequence->verdict == FinishReason::kCancelled)
+    return Release(sequence);  // has heard the last
+  if (!result) {
     sequence->delta.prompt.clear();
     sequence->delta.tokens.clear();
     sequence->delta.finish = FinishReason::kError;
-    sequence->delta.error = posted.result.error();
+    sequence->delta.error = result.error();
   }
   outbox_.push_back(sequence);
+}
+
+void LlmEngine::GiveUpOnLedger() {
+  give_up_at_.reset();
+  std::vector<Sequence*> waiting;
+  for (const auto& sequence : closing_)
+    if (std::ranges::find(outbox_, sequence.get()) == outbox_.end())
+      waiting.push_back(sequence.get());
+  for (Sequence* sequence : waiting)
+    TellPosted(sequence, Fail(ErrorCode::kUnavailable, "the ledger did not answer"));
 }
 
 // Plans a step and hands it to the device. False: there is nothing to do now.
@@ -329,11 +393,13 @@ bool LlmEngine::StartStep() {
     // Before the last token it may generate, so that a quick answer costs no step.
     if (share.completes && sequence.granted - sequence.generated() == 1) AskForMore(sequence);
     if (!share.first) continue;
+    dequeued_.push_back(&sequence);
     counts_.cached_prompt_tokens += sequence.usage.cached_tokens;
     observer_.OnQueued(step_start_ns_ - sequence.submitted_ns);
   }
   Publish();
   ports_.Write(shares_, launch_);
+  Claim();
   const auto ticket = program_->Submit(launch_, static_cast<device::LaunchClass>(urgent));
   if (!ticket) {
     FailStep(ticket.error());
@@ -341,6 +407,22 @@ bool LlmEngine::StartStep() {
   }
   ticket_ = *ticket;
   return true;
+}
+
+// Says for whom the launch is.
+void LlmEngine::Claim() {
+  launch_.claims.clear();
+  for (auto share = shares_.begin(); share != shares_.end(); ++share) {
+    const Caller* const caller = share->sequence->caller;
+    const bool is_first = std::none_of(shares_.begin(), share, [&](const Share& before) {
+      return before.sequence->caller->name == caller->name;
+    });
+    if (!is_first) continue;
+    const bool has_lease = caller->lease > 0;
+    launch_.claims.push_back({.caller = std::hash<std::string>()(caller->name),
+                              .share = has_lease ? caller->lease : scheduler_.rest(),
+                              .is_split = !has_lease});
+  }
 }
 
 void LlmEngine::FinishStep() {
@@ -486,6 +568,7 @@ void LlmEngine::Close(Sequence* sequence, FinishReason reason) {
   ++counts_.requests_finished;
   if (reason == FinishReason::kCancelled) ++counts_.requests_cancelled;
   std::erase(outbox_, sequence);
+  if (!sequence->started) dequeued_.push_back(sequence);
   sequence->delta.finish = reason;
   closing_.push_back(scheduler_.Remove(sequence));
   if (hooks_ != nullptr)
@@ -497,7 +580,7 @@ void LlmEngine::Close(Sequence* sequence, FinishReason reason) {
                      }
                      mail->wake.notify_all();
                    });
-  else if (sequence->verdict)
+  else if (sequence->verdict == FinishReason::kCancelled)
     Release(sequence);
   else
     outbox_.push_back(sequence);
@@ -520,12 +603,14 @@ void LlmEngine::Publish() {
     waiting_ = scheduler_.waiting();
     open_places_ = scheduler_.open_places();
     stats_ = counts_;
+    for (const Sequence* sequence : dequeued_) LeaveQueue(sequence->request.caller);
     for (const auto& sequence : released_) {
       live_.erase(sequence->request.id);
       std::erase(mail_->to_cancel, sequence->request.id);  // its successor is another request
     }
     if (live_.empty()) idle_.notify_all();
   }
+  dequeued_.clear();
   released_.clear();  // with their sinks, which may end much else
 }
 

@@ -27,6 +27,7 @@ struct LlmOptions {
   const Clock* clock = nullptr;
   Hooks* hooks = nullptr;
   Observer* observer = nullptr;
+  int64_t ledger_grace_ns = kLedgerGraceNs;  // tests are in a hurry
 };
 
 // Starts the engine. Destroying it cancels what is live.

@@ -232,8 +232,12 @@ TEST(LlmEngine, TheSinkCanStopOrCancel) {
     inbox.Wait(id);
     while (served.engine->Stats().requests_running > 0) std::this_thread::yield();
     const Output output = inbox.Get(id);
-    EXPECT_EQ(output.calls, 3);
+    EXPECT_EQ(output.calls, verdict == Verdict::kStop ? 4 : 3);
+    EXPECT_EQ(output.calls_after, 0);
+    EXPECT_EQ(output.tokens.size(), 3u);
     EXPECT_EQ(output.usage.completion_tokens, 3);
+    EXPECT_EQ(output.finish, verdict == Verdict::kStop ? std::optional(FinishReason::kStop)
+                                                       : std::optional<FinishReason>());
     EXPECT_EQ(served.engine->Stats().requests_cancelled - cancelled,
               verdict == Verdict::kCancel ? 1 : 0);
     EXPECT_EQ(served.engine->Stats().kv_pages_used, 0);
@@ -372,6 +376,61 @@ TEST(LlmEngine, TheQueueHoldsOnlyThoseWithoutAPlace) {
   ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
   for (const char* id : {"a", "b", "c", "d"})
     EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength);
+}
+
+// One caller can have half of the queue, the local developer all of it.
+TEST(LlmEngine, NobodyFillsTheQueueAlone) {
+  Inbox inbox;
+  std::atomic<Engine*> engine = nullptr;
+  std::vector<std::string> refused;
+  const auto send = [&](const std::string& id, const std::string& caller) {
+    Request request = Ask(id, kPrompt, Greedy(2));
+    request.caller = caller;
+    const auto submitted = engine.load()->Submit(request, inbox.For(id));
+    if (submitted) return;
+    refused.push_back(id);
+    EXPECT_EQ(submitted.error().code, ErrorCode::kNoCapacity);
+    EXPECT_THAT(submitted.error().message,
+                HasSubstr(id == "late" ? "the queue is full" : "half of the queue (3 requests"));
+  };
+  Served served = Serve({.max_num_seqs = 1, .max_queue = 5}, 30,
+                        {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+                          if (step != 1) return {};  // "a0" runs, nobody waits
+                          for (int i = 1; i < 6; ++i) send("a" + std::to_string(i), "a");
+                          engine.load()->Cancel("a2");  // counts until the engine hears of it
+                          send("b0", "b");
+                          send("c0", "");
+                          send("late", "c");
+                          return {};
+                        }});
+  engine = served.engine.get();
+  send("a0", "a");
+  for (const char* id : {"a0", "a1", "a3", "b0", "c0"})
+    EXPECT_EQ(inbox.Wait(id).finish, FinishReason::kLength) << id;
+  EXPECT_EQ(inbox.Wait("a2").finish, FinishReason::kCancelled);
+  EXPECT_EQ(refused, (std::vector<std::string>{"a4", "a5", "late"}));
+  // All of it is free again.
+  while (served.engine->Stats().requests_running + served.engine->Stats().requests_waiting > 0)
+    std::this_thread::yield();
+  for (int i = 6; i < 9; ++i) send("a" + std::to_string(i), "a");
+  EXPECT_EQ(refused.size(), 3u);
+  served.engine->Drain(kSecond);
+}
+
+TEST(LlmEngine, TheLocalDeveloperFillsTheQueue) {
+  Inbox inbox;
+  std::atomic<Engine*> engine = nullptr;
+  Served served = Serve(
+      {.max_num_seqs = 1, .max_queue = 4}, 30,
+      {.submit = [&](int64_t step, const device::Launch&) -> Result<void> {
+        if (step != 1) return {};
+        for (const char* id : {"b", "c", "d", "e"})
+          EXPECT_TRUE(engine.load()->Submit(Ask(id, kPrompt, Greedy(2)), inbox.For(id))) << id;
+        return {};
+      }});
+  engine = served.engine.get();
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(4)), inbox.For("a")));
+  EXPECT_EQ(inbox.Wait("e").finish, FinishReason::kLength);
 }
 
 TEST(LlmEngine, SeedsDecide) {

@@ -39,6 +39,10 @@ struct Sequence {
   bool started = false;        // had a share
   int64_t last_step = 0;       // in which it had a share
   int32_t quota = 0;           // of the step being planned
+  int64_t rows = 0;            // given so far
+  // What the last lookup in the prefix cache found, and the version of the pages it was made in.
+  int32_t found_pages = 0;
+  int64_t found_version = -1;
   // While sequence `leader` runs and has not computed `leader_until` tokens, this one waits to find
   // them in the prefix cache.
   int64_t leader = -1;

@@ -38,6 +38,7 @@ struct Output {
   Usage usage;
   int calls = 0;        // of the sink
   int calls_after = 0;  // those after the last one it was promised
+  int stops = 0;        // kStop, said by its sink
 };
 
 inline std::vector<int32_t> Ids(const Output& output) {
@@ -77,7 +78,13 @@ class Inbox {
       output.usage = delta.usage;
       output.finish = delta.finish;
       output.error = delta.error;
-      if (delta.finish || verdict != Verdict::kContinue) {
+      // After kStop comes one more, which says how it ended and nothing else.
+      if (output.stops > 0) {
+        EXPECT_TRUE(delta.finish && delta.tokens.empty() && delta.prompt.empty()) << id;
+      } else if (verdict == Verdict::kStop && !delta.finish) {
+        ++output.stops;
+      }
+      if (delta.finish || verdict == Verdict::kCancel) {
         ended_.insert(id);
         changed_.notify_all();
       }

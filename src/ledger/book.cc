@@ -149,6 +149,7 @@ size_t Book::PlaceHash::operator()(const Place& place) const {
 }
 
 Result<Book> Book::Load(const StoredState& state) {
+  const std::set<Number> tenants = NumbersOf(state.tenants);
   std::map<Number, const Key*> keys;
   for (const Key& key : state.keys) keys[key.number] = &key;
   std::set<std::string_view> requests;
@@ -167,6 +168,7 @@ Result<Book> Book::Load(const StoredState& state) {
   Book book;
   book.balances_ = state.balances;
   for (const Hold& hold : state.holds) book.Count(ChargeOf(hold), {}, {hold.amount, hold.tokens});
+  Micros earned = 0;
   for (const Spent& spent : state.spent) {
     if (spent.key == 0) continue;  // leases, which follow
     const auto found = keys.find(spent.key);
@@ -176,9 +178,18 @@ Result<Book> Book::Load(const StoredState& state) {
     const Key& key = *found->second;
     const Charge charge{key.tenant, key.project, key.number, spent.day * kSecondsPerDay, {}};
     book.Count(charge, {spent.money, spent.tokens}, {});
+    earned += spent.money;
   }
-  for (const Lease& lease : state.leases)
+  for (const Lease& lease : state.leases) {
+    if (!tenants.contains(lease.tenant))
+      return Corrupt(
+          fmt::format("lease {} is of tenant {}, which is none", lease.id, lease.tenant));
     book.Count({lease.tenant, 0, 0, lease.created_at, {}}, {lease.amount, 0}, {});
+    earned += lease.amount;
+  }
+  if (book.Balance(kRevenue) != earned)
+    return Corrupt(fmt::format("the revenue account has {}, but keys and leases spent {}",
+                               FormatMoney(book.Balance(kRevenue)), FormatMoney(earned)));
   return book;
 }
 

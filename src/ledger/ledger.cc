@@ -47,7 +47,6 @@ std::shared_ptr<LiveHold> Ledger::Impl::Find(const std::string& request_id) {
 
 void Ledger::Impl::Forget(LiveHold& live) {
   live.state = LiveHold::State::kGone;
-  if (verifying > 0) ended.insert(live.hold.request_id);
   holds.erase(live.hold.request_id);  // may be the last owner of `live` but for the caller
 }
 
@@ -424,18 +423,10 @@ Result<Invoice> Ledger::MakeInvoice(Number number, const Month& month) const {
 }
 
 Result<std::vector<std::string>> Ledger::Verify() const {
-  Impl& impl = *impl_;
-  {
-    const std::lock_guard lock(impl.mutex);
-    ++impl.verifying;
-  }
-  auto faults = impl.store->Verify([&](const std::string& request_id) {
-    const std::lock_guard lock(impl.mutex);
-    return impl.holds.contains(request_id) || impl.ended.contains(request_id);
+  return impl_->store->Verify([&](const std::string& request_id) {
+    const std::lock_guard lock(impl_->mutex);
+    return impl_->holds.contains(request_id);
   });
-  const std::lock_guard lock(impl.mutex);
-  if (--impl.verifying == 0) impl.ended.clear();
-  return faults;
 }
 
 Store& Ledger::store() const { return *impl_->store; }

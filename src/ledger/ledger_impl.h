@@ -4,7 +4,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -84,10 +83,6 @@ struct Ledger::Impl {
   std::shared_ptr<const Directory> directory;
   std::unordered_map<std::string, std::shared_ptr<LiveHold>> holds;
   int64_t recovered_holds = 0;
-  // While the books are verified: requests that ended after it began, which the store's picture may
-  // still show as held.
-  int verifying = 0;
-  std::set<std::string> ended;
 
   // Held by a call of administration from start to end: one at a time, so that what it found still
   // is so when it is written. Taken before `mutex`.

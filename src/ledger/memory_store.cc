@@ -11,7 +11,7 @@
 
 #include "base/check.h"
 #include "ledger/audit.h"
-#include "ledger/tariff.h"
+#include "ledger/units.h"
 
 namespace millpower::ledger {
 namespace {
@@ -343,7 +343,10 @@ Result<std::vector<std::string>> MemoryStore::Verify(
   }
   // Without the lock: who is asked may be about to write.
   for (const std::string& id : held) {
-    if (!is_live(id)) faults.push_back(fmt::format("the hold of request '{}' is nobody's", id));
+    if (is_live(id)) continue;
+    const std::lock_guard lock(disk_->mutex_);
+    if (disk_->tables.holds.contains(id))
+      faults.push_back(fmt::format("the hold of request '{}' is nobody's", id));
   }
   return faults;
 }

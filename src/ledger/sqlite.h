@@ -13,6 +13,9 @@
 
 namespace millpower::ledger {
 
+// What a result code of SQLite means to us, with its message. `handle` may be null.
+Error ErrorOf(sqlite3* handle, int rc);
+
 // A prepared statement; bind, step, reset, again. Parameters and columns count from 1 and from 0,
 // as SQLite's. Not thread-safe.
 class Statement {
@@ -26,7 +29,7 @@ class Statement {
   Statement& BindNull(int index);
 
   // Whether there is a row. Resets on an error. Errors: kNoCapacity (disk full), kIo, kCorrupt,
-  // kAlreadyExists (a constraint).
+  // kAlreadyExists (a constraint), kInternal.
   Result<bool> Step();
   // Steps to the end, and is ready to be bound again.
   Result<void> Run();
@@ -44,7 +47,8 @@ class Statement {
   std::unique_ptr<sqlite3_stmt, Finalizer> statement_;
 };
 
-// One connection; one thread at a time.
+// One connection; one thread at a time. A file's schema is not trusted (no functions with side
+// effects in it), and nothing that is done through it can edit the schema's own table.
 class Database {
  public:
   struct Options {
@@ -52,12 +56,15 @@ class Database {
     std::string vfs = {};
     int busy_timeout_ms = 5000;
   };
+  // Errors: kNotFound (no such file, and not to be made), kIo, kCorrupt, kNoCapacity.
   static Result<Database> Open(const std::filesystem::path& file, const Options& options);
 
   Result<Statement> Prepare(std::string_view sql);
   // One or several statements without results.
   Result<void> Execute(const std::string& sql);
   int64_t changes() const;  // rows of the last statement
+  int64_t last_insert_rowid() const;
+  bool in_transaction() const;
   sqlite3* handle() const { return handle_.get(); }
 
  private:

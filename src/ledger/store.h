@@ -71,7 +71,8 @@ class Store {
                                                     int64_t limit) = 0;
   virtual Result<std::vector<AuditEntry>> ListAudit(Number after, int64_t limit) = 0;
   // Adds everything up and compares; each fault is a line. `is_live`: whether a hold is of a
-  // request that is still under way.
+  // request that is still under way; where it is not, it may have been closed since it was read, so
+  // only one that is still there afterwards is a fault.
   virtual Result<std::vector<std::string>> Verify(
       const std::function<bool(const std::string& request_id)>& is_live) = 0;
   // A consistent copy while the ledger is in use. Errors: kIo; kAlreadyExists.

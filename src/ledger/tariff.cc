@@ -22,10 +22,6 @@ bool IsOfPrompt(Unit unit) { return unit == Unit::kInputToken || unit == Unit::k
 
 }  // namespace
 
-int64_t TokensOf(const Quantities& quantities) {
-  return PromptOf(quantities) + Of(quantities, Unit::kOutputToken);
-}
-
 Result<Tariff> Tariff::Find(const Directory& directory, std::string_view model, Tier tier,
                             int64_t at, const Quantities& most) {
   Tariff tariff;

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "ledger/directory.h"
 #include "ledger/records.h"
+#include "ledger/units.h"
 
 namespace millpower::ledger {
 
@@ -43,8 +44,5 @@ class Tariff {
 
   std::array<Terms, kUnitCount> terms_{};
 };
-
-// Those that caps in tokens count: input, cached, output.
-int64_t TokensOf(const Quantities& quantities);
 
 }  // namespace millpower::ledger

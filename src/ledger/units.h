@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -23,6 +24,13 @@ enum class Unit : uint8_t {
 };
 inline constexpr int kUnitCount = 8;
 using Quantities = std::array<int64_t, kUnitCount>;  // by Unit; none negative
+
+// What caps in tokens count: input, cached and output.
+inline int64_t TokensOf(const Quantities& quantities) {
+  return quantities[static_cast<size_t>(Unit::kInputToken)] +
+         quantities[static_cast<size_t>(Unit::kCachedToken)] +
+         quantities[static_cast<size_t>(Unit::kOutputToken)];
+}
 
 enum class Tier : uint8_t {
   kOnDemand = 0,

@@ -263,9 +263,10 @@ Account::Impl::Answer Account::Impl::Stats(const Caller& caller, const Query&,
   const auto spent = [&](Measure measure) {
     return ledger.SpentIn(Subject::kTenant, caller.tenant->number, Period::kDay, measure).used;
   };
-  TRY_ASSIGN(const ledger::UsageReport today,
-             ledger.store().ReadUsage(
-                 {.from = now - now % kDayS, .tenant = caller.tenant->number, .group_by = {}}));
+  ledger::UsageQuery query_today;
+  query_today.from = now - now % kDayS;
+  query_today.tenant = caller.tenant->number;
+  TRY_ASSIGN(const ledger::UsageReport today, ledger.store().ReadUsage(query_today));
   int64_t requests = 0;
   for (const ledger::UsageGroup& group : today.groups) requests += group.requests;
   Json all = Json::array();

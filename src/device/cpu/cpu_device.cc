@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 
 #include "base/check.h"
@@ -33,9 +33,9 @@ class Turnstile {
 
   ThreadTeam& team() { return team_; }
 
-  Arbiter::Id Join(CpuProgram& program, double weight) {
+  Arbiter::Id Join(CpuProgram& program) {
     const std::lock_guard lock(mutex_);
-    const Arbiter::Id id = arbiter_.Join(weight);
+    const Arbiter::Id id = arbiter_.Join();
     programs_[id] = {&program, true, 0};
     return id;
   }
@@ -50,10 +50,10 @@ class Turnstile {
   }
 
   // From here to the end of Complete, another thread may run the launch.
-  void Submit(Arbiter::Id id, LaunchClass launch_class) {
+  void Submit(Arbiter::Id id, LaunchClass launch_class, std::span<const Claim> claims) {
     const std::lock_guard lock(mutex_);
     programs_.at(id).done = false;
-    arbiter_.Submit(id, launch_class, kClock.NowNs());
+    arbiter_.Submit(id, launch_class, claims, kClock.NowNs());
     changed_.notify_all();
   }
 
@@ -78,7 +78,7 @@ class Turnstile {
 class CpuProgram final : public LoadedProgram {
  public:
   CpuProgram(std::shared_ptr<const isa::Program> program, isa::BoundWeights weights,
-             const CpuOptions& options, const LoadOptions& load, Turnstile& turnstile)
+             const CpuOptions& options, Turnstile& turnstile)
       : program_(std::move(program)),
         weights_(std::move(weights)),
         options_(options),
@@ -86,7 +86,7 @@ class CpuProgram final : public LoadedProgram {
         team_(turnstile.team()),
         checker_(*program_),
         work_lists_(FindWorkLists(*program_)),
-        id_(turnstile.Join(*this, load.weight)) {}
+        id_(turnstile.Join(*this)) {}
 
   ~CpuProgram() override { turnstile_.Leave(id_); }
 
@@ -133,7 +133,7 @@ class CpuProgram final : public LoadedProgram {
     TakeInputs(launch);
     for (WorkRuns& work : frame_.work) CutRuns(work);
     for (size_t i = 0; i < steps_.size(); ++i) next_unit_[i].value = 0;
-    turnstile_.Submit(id_, launch_class);
+    turnstile_.Submit(id_, launch_class, launch.claims);
     return ++ticket_;
   }
 
@@ -320,12 +320,8 @@ class CpuDevice final : public Device {
   Result<std::unique_ptr<LoadedProgram>> Load(std::shared_ptr<const isa::Program> program,
                                               isa::BoundWeights weights,
                                               const LoadOptions& options) override {
-    if (!(options.weight > 0) || std::isinf(options.weight))
-      return Fail(
-          ErrorCode::kInvalidArgument,
-          "a Program's weight is " + std::to_string(options.weight) + ", not a positive number");
-    auto loaded = std::make_unique<CpuProgram>(std::move(program), std::move(weights), options_,
-                                               options, turnstile_);
+    auto loaded =
+        std::make_unique<CpuProgram>(std::move(program), std::move(weights), options_, turnstile_);
     TRY(loaded->Prepare(options));
     return loaded;
   }
