@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,10 +41,21 @@ struct UsageReport {
   std::vector<UsageGroup> groups;  // ordered by what they are grouped by
 };
 
+// "tenant", "day": what the API and the columns call it.
+const char* Name(GroupBy by);
+std::optional<GroupBy> GroupByFromName(std::string_view name);
+
+// A UTC day as "2026-11-30"; days since 1970.
+std::string FormatDay(int64_t day);
+// A quantity in its unit, exactly: "1200" tokens, "0.25" share-hours.
+std::string FormatQuantity(Unit unit, int64_t quantity);
+
 // Ids and names in place of numbers. JSON: {"object": "list", "currency", "group_by", "data": [{...
-// "requests", "input_tokens", "cached_tokens", "output_tokens", ..., "amount", "energy_j",
-// "gco2e", "energy_source"}]}. CSV (RFC 4180): a header, then a line each; text that a spreadsheet
-// would take for a formula is quoted with an apostrophe.
+// "requests", "input_tokens", "cached_tokens", "output_tokens", "inferences", "candidates",
+// "chip_seconds", "joules", "share_hours", "amount", "energy_j", "gco2e", "energy_source"}]}, where
+// "..." is what it is grouped by: "tenant" and "tenant_name", "project" and "project_name", "key"
+// and "key_name", "model", "day", "tier"; null where a lease has none. CSV (RFC 4180): a header,
+// then a line each; text that a spreadsheet would take for a formula begins with an apostrophe.
 Json UsageJson(const UsageReport& report, const Directory& directory);
 std::string UsageCsv(const UsageReport& report, const Directory& directory);
 
@@ -71,15 +83,17 @@ struct Invoice {
   Micros total = 0;
 };
 
-// The month "YYYY-MM" as [from, to). Errors: kInvalidArgument.
+// The month "YYYY-MM" as [from, to), UTC, from 1970-01 to 9999-12. Errors: kInvalidArgument.
 struct Month {
   int64_t from = 0, to = 0;
 };
 Result<Month> ParseMonth(std::string_view text);
 
+// Lines and amounts of a month that is over never change, nor does anything here depend on when it
+// is asked for. Names are those of today, beside ids, which stay.
 Json InvoiceJson(const Invoice& invoice, const Directory& directory);
 std::string InvoiceText(const Invoice& invoice, const Directory& directory);
-// A page of its own, to print; every value escaped.
+// A page of its own, to print, that loads nothing; every value escaped.
 std::string InvoiceHtml(const Invoice& invoice, const Directory& directory);
 
 }  // namespace millpower::ledger

@@ -42,6 +42,10 @@ inline constexpr int kTierCount = 4;
 
 const char* Name(Unit unit);  // "input_token"
 const char* Name(Tier tier);  // "on_demand"
+// How many quanta one unit is: 1 of those that are counted, a million of those that are measured.
+int64_t QuantaOf(Unit unit);
+const char* PluralOf(Unit unit);     // "input tokens"
+const char* RateBasisOf(Unit unit);  // what a price is for: "million input tokens", "chip-second"
 std::optional<Unit> UnitFromName(std::string_view name);
 std::optional<Tier> TierFromName(std::string_view name);
 

@@ -3,7 +3,8 @@
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 
-from mock_server import ADMIN_KEY, TENANT_KEYfrom test_states import OPERATOR_PAGES, TENANT_PAGES
+from mock_server import ADMIN_KEY, TENANT_KEY
+from test_states import OPERATOR_PAGES, TENANT_PAGES
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # What a keyboard must reach.
