@@ -69,7 +69,7 @@ export function button(label, onclick, kind = '', properties = {}) {
 export function table({caption, columns, rows, empty, foot, showCaption = false}) {
   if (rows.length === 0) return h('div', {class: 'empty'}, empty);
   const kind = (column) => (column.number ? 'number' : column.nowrap ? 'nowrap' : null);
-  return h('div', {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption},
+  return h('div', {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': `Table: ${caption}`},
     h('table', {},
       h('caption', {class: showCaption ? null : 'visually-hidden'}, caption),
       h('thead', {}, h('tr', {}, columns.map(

@@ -117,7 +117,9 @@ Json DistributionJson(const ModelMetrics::Distribution& seconds) {
   return {{"sum", seconds.sum}, {"count", seconds.count}};
 }
 
-Json ModelJson(const ServedModel& model) {
+}  // namespace
+
+Json StatsJson(const ServedModel& model) {
   const engine::EngineStats stats = model.engine->Stats();
   return {{"id", model.name},
           {"requests_running", stats.requests_running},
@@ -131,8 +133,6 @@ Json ModelJson(const ServedModel& model) {
           {"ttft", DistributionJson(model.metrics->first_token_seconds())},
           {"inter_token", DistributionJson(model.metrics->inter_token_seconds())}};
 }
-
-}  // namespace
 
 struct Account::Impl {
   using Answer = Result<HttpResponse>;
@@ -271,7 +271,7 @@ Account::Impl::Answer Account::Impl::Stats(const Caller& caller, const Query&,
   for (const ledger::UsageGroup& group : today.groups) requests += group.requests;
   Json all = Json::array();
   for (const auto& model : models.All())
-    if (MayUseModel(&caller, model->name)) all.push_back(ModelJson(*model));
+    if (MayUseModel(&caller, model->name)) all.push_back(StatsJson(*model));
   Json json = {{"object", "stats"}, {"at", now}, {"currency", caller.directory->currency()}};
   json["models"] = std::move(all);
   json["spent"] = FormatMoney(spent(Measure::kMoney));

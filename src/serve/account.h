@@ -5,11 +5,15 @@
 #include <memory>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "ledger/ledger.h"
 #include "serve/api.h"
 #include "serve/models.h"
 
 namespace millpower::serve {
+
+// How busy a model is, as /v1/stats and the operator's overview tell it.
+Json StatsJson(const ServedModel& model);
 
 class Account {
  public:

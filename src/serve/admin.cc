@@ -37,13 +37,6 @@ bool IsSameKey(std::string_view shown, std::string_view key) {
   return difference == 0;
 }
 
-// Errors that are not found mean other things than a client's model here.
-HttpResponse ResponseTo(const Error& error) {
-  if (error.code == ErrorCode::kNotFound)
-    return ErrorResponse(HttpFault::kNoSuchPath, error.message);
-  return ErrorResponse(error);
-}
-
 }  // namespace
 
 std::string NewAdminKey() {
@@ -107,8 +100,7 @@ AdminServer::Impl::Impl(AdminConfig config_in, ModelHost& host, const AdminParts
                 .pattern = kMetricsPath.data(),
                 .name = "metrics",
                 .handle = [this](const auto& exchange, const auto&) {
-                  exchange->Reply({.content_type = "text/plain; version=0.0.4; charset=utf-8",
-                                   .body = parts.metrics->Text()});
+                  exchange->Reply(parts.metrics->Response());
                 }});
 }
 
@@ -125,7 +117,7 @@ void AdminServer::Impl::AddEndpoints(std::span<const admin::Endpoint> endpoints)
                     } catch (const std::exception& error) {  // out of memory
                       answer = Fail(ErrorCode::kInternal, error.what());
                     }
-                    exchange->Reply(answer ? std::move(*answer) : ResponseTo(answer.error()));
+                    exchange->Reply(answer ? std::move(*answer) : ErrorResponse(answer.error()));
                   });
                 }});
 }

@@ -22,7 +22,7 @@ constexpr UnitFlag kUnits[] = {
     {"--chip-second", "chip_second", "For a second of the device's time"},
     {"--joule", "joule", "For a joule"},
     {"--share-hour", "share_hour",
-     "For the whole device for an hour; leases pay their share of it"},
+     "For the whole device for an hour, of model '*'; leases pay their share"},
 };
 
 struct Flags {
@@ -46,8 +46,10 @@ Result<void> Set(const Menu::Call& call, const Flags& flags) {
   Json made = Json::array();
   for (size_t i = 0; i < std::size(kUnits); ++i) {
     if (flags.rates[i].empty()) continue;
+    // A share-hour is for leases only.
+    const bool is_share = kUnits[i].unit == std::string_view("share_hour");
     Json body = {{"model", flags.model},
-                 {"tier", flags.tier},
+                 {"tier", is_share ? "lease" : flags.tier},
                  {"unit", kUnits[i].unit},
                  {"rate", flags.rates[i]}};
     if (!flags.effective.empty()) body["effective_at"] = flags.effective;

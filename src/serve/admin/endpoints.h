@@ -57,7 +57,4 @@ std::span<const Endpoint> ProjectEndpoints();
 std::span<const Endpoint> TenantEndpoints();
 std::span<const Endpoint> UsageEndpoints();
 
-// The state of a model as the list of models and the overview tell it.
-Json ModelJson(const ModelStatus& status);
-
 }  // namespace millpower::serve::admin

@@ -27,13 +27,13 @@ class Fields : public FieldReader {
   bool IsNull(const char* name) const { return Has(name) && object_[name].is_null(); }
   void Require(const char* name);
 
-  // 1 to 200 bytes without control characters, and none of the prefixes of ids.
-  void ReadName(const char* name, std::string& value);
+  // A string, not null; what it may be is for the ledger to say.
+  void ReadText(const char* name, std::string& value);
   // A decimal string or a whole number; floats are refused, they are not exact.
   void ReadMoney(const char* name, ledger::Micros& value, ledger::Micros low, ledger::Micros high);
   // Unix seconds, or a date as ParseTime takes it. Null: 0.
   void ReadTime(const char* name, int64_t& value);
-  // A list of strings that are not empty. Null: none.
+  // A list of strings, likewise. Null: none.
   void ReadList(const char* name, std::vector<std::string>& value);
   // "caps", replaced as a whole, and of "limits" those that are given. Null: none.
   void ReadBounds(ledger::Bounds& bounds);

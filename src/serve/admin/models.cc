@@ -95,6 +95,8 @@ Result<fs::path> ResolveModelPath(const std::string& given, const fs::path& root
 
 namespace admin {
 
+namespace {
+
 Json ModelJson(const ModelStatus& status) {
   Json json = {{"id", status.spec.name}, {"path", status.spec.path}, {"state", Name(status.state)}};
   json["error"] = status.error.empty() ? Json() : Json(status.error);
@@ -119,8 +121,6 @@ Json ModelJson(const ModelStatus& status) {
                    {"device_busy_ns", stats.device_busy_ns}};
   return json;
 }
-
-namespace {
 
 Answer ListModels(Context& context, const Request&) {
   Json data = Json::array();

@@ -1,6 +1,7 @@
 // All at a glance: the models, the money, the ledger.
 #include <algorithm>
 
+#include "serve/account.h"
 #include "serve/admin/endpoints.h"
 #include "serve/admin/inputs.h"
 #include "serve/admin/outputs.h"
@@ -47,7 +48,12 @@ Json TotalsJson(const ledger::Ledger& ledger, const ledger::Directory& directory
 Answer Overview(Context& context, const Request& request) {
   TRY(CheckQuery(request.query, {}));
   Json models = Json::array();
-  for (const ModelStatus& status : context.host.List()) models.push_back(ModelJson(status));
+  for (const ModelStatus& status : context.host.List()) {
+    Json model =
+        status.model == nullptr ? Json({{"id", status.spec.name}}) : StatsJson(*status.model);
+    model["state"] = Name(status.state);
+    models.push_back(std::move(model));
+  }
   Json json = {{"object", "overview"}, {"at", context.clock.UnixSeconds()}};
   json["models"] = std::move(models);
   json["totals"] = nullptr;

@@ -62,7 +62,7 @@ Answer AddPrice(Context& context, const Request& request) {
   ledger::Price price;
   std::string tier = Name(ledger::Tier::kOnDemand), unit;
   for (const char* name : {"model", "unit", "rate"}) fields.Require(name);
-  fields.ReadName("model", price.model);
+  fields.ReadText("model", price.model);
   fields.Read("tier", tier);
   fields.Read("unit", unit);
   if (const auto found = ledger::TierFromName(tier))
@@ -79,12 +79,11 @@ Answer AddPrice(Context& context, const Request& request) {
   fields.ReadTime("effective_at", price.effective_at);
   TRY(fields.status());
   std::lock_guard lock(context.changing);
-  const int64_t now = context.clock.UnixSeconds();
-  if (fields.Find("effective_at") == nullptr) price.effective_at = now;
   TRY_ASSIGN(const ledger::Price made, context.ledger->AddPrice(kActor, std::move(price)));
   const auto directory = context.ledger->directory();
   const ledger::Price* kept = directory->FindPrice(made.number);
-  return JsonResponse(PriceJson(*directory, kept == nullptr ? made : *kept, now), 201);
+  return JsonResponse(
+      PriceJson(*directory, kept == nullptr ? made : *kept, context.clock.UnixSeconds()), 201);
 }
 
 constexpr Endpoint kEndpoints[] = {

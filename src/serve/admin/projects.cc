@@ -25,7 +25,7 @@ Answer CreateProject(Context& context, const Request& request) {
   ledger::Project project;
   std::string tenant_id;
   fields.Read("tenant", tenant_id);
-  fields.ReadName("name", project.name);
+  fields.ReadText("name", project.name);
   fields.ReadBounds(project.bounds);
   TRY(fields.status());
   std::lock_guard lock(context.changing);
@@ -47,7 +47,7 @@ Answer UpdateProject(Context& context, const Request& request) {
   TRY_ASSIGN(const ledger::Project* found, FindProject(*directory, request.path[0]));
   ledger::Project project = *found;
   Fields fields(request.body, {"name", "caps", "limits"});
-  fields.ReadName("name", project.name);
+  fields.ReadText("name", project.name);
   fields.ReadBounds(project.bounds);
   TRY(fields.status());
   TRY_ASSIGN(const ledger::Project changed, context.ledger->UpdateProject(kActor, project));
