@@ -143,7 +143,7 @@ function addCredit({api, currency}, tenant, done) {
       field({name: 'amount', label: `Amount (${currency})`, required: true,
         hint: 'A negative amount pays back.', attributes: {inputmode: 'decimal'}}),
       field({name: 'reference', label: 'Reference', required: true,
-        hint: 'Of the payment, such as a receipt’s number. The same reference counts once.'})],
+        hint: 'Of the payment, for instance a receipt’s number. The same reference counts once.'})],
     onSubmit: async ({amount, reference}) => {
       await api.post(`${kPath}/${part(tenant.id)}/credit`, {amount, reference});
       close();
