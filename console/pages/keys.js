@@ -15,6 +15,8 @@ export async function showKeys(context) {
   await (context.isOperator ? showAll(context) : showOwn(context));
 }
 
+/** How the secret begins; the prefix is what follows "mp-". */
+const shownPrefix = (key) => `mp-${key.prefix}-…`;
 const scopes = (list) => (list?.length ? list.join(', ') : 'all');
 
 function stateBadge(key) {
@@ -30,7 +32,7 @@ async function showOwn({main, api, signal, currency}) {
   const {key} = account;
   const caps = (account.caps ?? []).filter((cap) => cap.of === 'key');
   replace(main, section('Your key', null, definitions([
-    ['Name', key.name], ['Begins with', code(key.prefix)], ['Id', code(key.id)],
+    ['Name', key.name], ['Begins with', code(shownPrefix(key))], ['Id', code(key.id)],
     ['Tenant', account.tenant?.name ?? '–'], ['Project', account.project?.name ?? '–'],
     ['Expires', key.expires_at ? time(key.expires_at) : 'never'],
     ['Models', scopes(key.models)], ['Endpoints', scopes(key.endpoints)],
@@ -62,7 +64,7 @@ async function showAll(context) {
       caption: 'Keys', rows: keys,
       empty: ['There is no such key. ', button('New key', create, 'primary')],
       columns: [
-        {label: 'Key', cell: (key) => [key.name, h('br'), code(`${key.prefix}…`)]},
+        {label: 'Key', cell: (key) => [key.name, h('br'), code(shownPrefix(key))]},
         {label: 'State', cell: stateBadge},
         {label: 'Tenant and project', cell: (key) => [key.tenant_name, ' · ', key.project_name]},
         {label: 'Models', cell: (key) => scopes(key.models)},
@@ -76,7 +78,7 @@ async function showAll(context) {
           {'aria-label': `Caps and limits of ${key.name}`}),
           button('Rotate', () => rotate(context, key), 'small', {'aria-label': `Rotate ${key.name}`}),
           button('Revoke', () => confirm(`Revoke ${key.name}?`,
-            `Whoever uses ${key.prefix}… is refused within a second, for ever.`, 'Revoke',
+            `Whoever uses ${shownPrefix(key)} is refused within a second, for ever.`, 'Revoke',
             async () => {
               await api.delete(`${kPath}/${part(key.id)}`);
               reload();

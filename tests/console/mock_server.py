@@ -65,7 +65,7 @@ class State:
             for i, (name, of) in enumerate(((name, of) for of in self.tenants
                                             for name in ("default", "evaluation")), 1)]
         self.keys = [
-            {"id": f"key_{i:024x}", "object": "key", "name": name, "prefix": f"mp-K{i:07d}",
+            {"id": f"key_{i:024x}", "object": "key", "name": name, "prefix": f"K{i:07d}",
              "state": state, "tenant": project["tenant"], "tenant_name": project["tenant_name"],
              "project": project["id"], "project_name": project["name"],
              "created_at": NOW - 70 * 86400, "expires_at": expires, "revoked_at": None,

@@ -28,7 +28,7 @@ class RealServer:
                 env={**os.environ, "MILLPOWER_ADMIN_KEY": ADMIN_KEY})
         try:
             self.url = self._wait_for(r"serving .* at (http://[\d.]+:\d+)/v1")
-            self.admin_url = self._wait_for(r"admin .*(http://127\.0\.0\.1:\d+)")
+            self.admin_url = self._wait_for(r"admin API at (http://127\.0\.0\.1:\d+)")
             self.developer_key = (self.ledger / "developer.key").read_text().strip()
         except BaseException:
             self.process.kill()
