@@ -13,7 +13,7 @@ WERROR ?= OFF
 
 BINARY := build/release/millpower
 
-.PHONY: help serve build bench test test-fast test-e2e test-interop asan fuzz format check setup clean
+.PHONY: help serve build bench test test-fast test-e2e test-console test-interop asan fuzz format check setup clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,9 +43,18 @@ test-e2e: build build/venv/.ready ## the real binary, driven by real clients
 test-interop: build build/venv-interop/.ready ## other people's tools against the server (lm-evaluation-harness)
 	@build/venv-interop/bin/python -m pytest -q tests/interop
 
+test-console: build build/venv-console/.ready ## the web console, in headless Chromium
+	@tools/setup.sh packages-console.txt
+	@build/venv-console/bin/python -m pytest -q tests/console
+
 build/venv-interop/.ready: tests/interop/requirements.txt
 	@python3 -m venv build/venv-interop
 	@build/venv-interop/bin/pip install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
+	@touch $@
+
+build/venv-console/.ready: tests/console/requirements.txt
+	@python3 -m venv build/venv-console
+	@build/venv-console/bin/pip install --quiet --disable-pip-version-check -r tests/console/requirements.txt
 	@touch $@
 
 build/venv/.ready: tests/e2e/requirements.txt

@@ -9,6 +9,7 @@
 #include "serve/account.h"
 #include "serve/api.h"
 #include "serve/build_info.h"
+#include "serve/console.h"
 #include "serve/lease_keeper.h"
 #include "serve/metrics.h"
 #include "serve/paths.h"
@@ -48,6 +49,7 @@ Service::Impl::Impl(HttpConfig config, const ModelRegistry& models_in, const Clo
       server(
           std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
           [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {
+  AddConsoleRoutes(api.router());
   if (meter == nullptr) return;
   account.emplace(api, meter->ledger(), models, clock);
   lease_keeper.emplace(meter->ledger(), models, clock);
