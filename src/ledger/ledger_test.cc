@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
+#include "ledger/key_secret.h"
+#include "ledger/sqlite_store.h"
 #include "ledger/test_ledger.h"
 
 namespace millpower::ledger {
@@ -412,12 +415,74 @@ TEST(Ledger, VerifiesWhileItWorks) {
       EXPECT_TRUE(test.Post(id, Tokens(1, 0, 0)));
     }
   });
-  for (int i = 0; i < 50; ++i) {
+  while (test.ledger->stats().commits < 500) {
     const auto faults = test.ledger->Verify();
     ASSERT_TRUE(faults);
     EXPECT_TRUE(faults->empty()) << faults->front();
   }
   is_over = true;
+}
+
+// The same on a disk, with what only a file has: it is there after a start.
+TEST(Ledger, KeepsItsBooksInAFile) {
+  const std::filesystem::path folder =
+      std::filesystem::path(::testing::TempDir()) / NewRecordId("ledger_test_");
+  ASSERT_TRUE(std::filesystem::create_directory(folder));
+  TestLedger test;
+  const auto open = [&] {
+    test.ledger.reset();
+    auto store = OpenSqliteStore(folder / "ledger.db");
+    ASSERT_TRUE(store) << store.error().message;
+    auto opened = Ledger::Open(std::move(*store), test.clock, QuickRetries());
+    ASSERT_TRUE(opened) << opened.error().message;
+    test.ledger = std::move(*opened);
+  };
+  open();
+  test.SetPrices(kUnit, kUnit / 2, kUnit);
+  test.SetPrices(kUnit, 0, kUnit, Tier::kLease);
+  test.MakeTenant(100'000, {.caps = {{Period::kMonth, Measure::kTokens, 10'000}}});
+  ASSERT_TRUE(test.ledger->AddPrice(
+      "test", {.model = "*", .tier = Tier::kLease, .unit = Unit::kShareHour, .rate = 100}));
+  const int64_t now = test.clock.unix_s;
+  const auto lease = test.ledger->CreateLease(
+      "test",
+      {.tenant = test.tenant.number, .share_ppm = 1000, .starts_at = now, .ends_at = now + 7200});
+  ASSERT_TRUE(lease);
+  test.clock.unix_s += 60;
+  ASSERT_TRUE(test.ledger->CancelLease("test", lease->number));
+  {
+    std::vector<std::jthread> threads;
+    for (int thread = 0; thread < 8; ++thread) {
+      threads.emplace_back([&, thread] {
+        for (int i = 0; i < 20; ++i) {
+          const std::string id = std::to_string(thread) + "-" + std::to_string(i);
+          EXPECT_TRUE(test.Hold(id, 5, 2));
+          EXPECT_EQ(test.Extend(id, 3).value_or(0), 3);
+          EXPECT_TRUE(i % 5 ? test.Post(id, Tokens(3, 2, i % 6)) : test.Void(id));
+        }
+      });
+    }
+  }
+  ASSERT_TRUE(test.Hold("lost", 7, 7));
+  const auto verify = [&] {
+    const auto faults = test.ledger->Verify();
+    ASSERT_TRUE(faults) << faults.error().message;
+    EXPECT_TRUE(faults->empty()) << faults->front();
+  };
+  verify();
+  const Micros credit = test.Credit() + test.Held();
+  const CapState cap = test.ledger->Caps(Subject::kTenant, test.tenant.number).at(0);
+  EXPECT_EQ(cap.held, 14);
+  open();
+  verify();
+  EXPECT_EQ(test.ledger->stats().recovered_holds, 1);
+  EXPECT_EQ(test.Credit(), credit);
+  EXPECT_EQ(test.ledger->Caps(Subject::kTenant, test.tenant.number).at(0).used, cap.used);
+  EXPECT_EQ(test.Hold("0-1", 1, 1).error().code, ErrorCode::kAlreadyExists);
+  EXPECT_TRUE(test.Post("0-1", Tokens(1, 0, 0)));
+  EXPECT_EQ(test.ledger->AddCredit("test", test.tenant.number, 5, "first").value(), credit);
+  test.ledger.reset();
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace
