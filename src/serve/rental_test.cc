@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <future>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "base/json.h"
@@ -72,8 +75,10 @@ class RentalTest : public testing::Test {
     body.update(more);
     return body;
   }
-  TestResponse Complete(const Json& more = Json::object()) { return Complete(books_.secret, more); }
-  TestResponse Complete(std::string_view key, const Json& more = Json::object()) {
+  TestResponse Complete(const Json& more = Json::object()) {
+    return CompleteWith(books_.secret, more);
+  }
+  TestResponse CompleteWith(std::string_view key, const Json& more = Json::object()) {
     return Post("/v1/completions", Body(more), key);
   }
   TestResponse Post(std::string_view path, const Json& body, std::string_view key) {
@@ -171,13 +176,13 @@ TEST_F(RentalTest, LetsNobodyInWithoutAKey) {
   for (const std::string& key :
        {forged, truncated, books_.secret + "x", std::string("mp-"), std::string("none"),
         "mp-AAAAAAAA-" + std::string(40, 'a'), std::string(5000, 'k')}) {
-    const TestResponse response = Complete(key);
+    const TestResponse response = CompleteWith(key);
     ExpectRefused(response, 401, "invalid_request_error", "invalid_api_key");
     EXPECT_THAT(response.body, Not(HasSubstr(key)));
     answers.insert(response.body);
   }
   EXPECT_EQ(answers.size(), 1u) << "they tell what is wrong with a key";
-  ExpectRefused(Complete(""), 401, "invalid_request_error", "invalid_api_key");
+  ExpectRefused(CompleteWith(""), 401, "invalid_request_error", "invalid_api_key");
   for (const char* path : {"/v1/models", "/v1/models/test", "/v1/account", "/v1/usage",
                            "/v1/usage/requests", "/v1/invoices", "/v1/stats"}) {
     EXPECT_EQ(Get(path, "").status, 401) << path;
@@ -211,9 +216,9 @@ TEST_F(RentalTest, EndsKeysAtOnce) {
   EXPECT_EQ(response.status, 401);
   EXPECT_THAT(response.body, HasSubstr("expired"));
   const std::string other = MakeOther();
-  EXPECT_EQ(Complete(other).status, 200);
+  EXPECT_EQ(CompleteWith(other).status, 200);
   ASSERT_TRUE(books_.ledger->RevokeKey("test", other_key_.number));
-  response = Complete(other);
+  response = CompleteWith(other);
   EXPECT_EQ(response.status, 401);
   EXPECT_THAT(response.body, HasSubstr("revoked"));
 }
@@ -578,7 +583,7 @@ TEST_F(RentalTest, LimitsRequestsAtATime) {
     client.Post("/v1/completions", Body({{"stream", i % 2 == 0}, {"max_tokens", 3}}).dump(),
                 books_.secret);
     EXPECT_EQ(client.Read()->status, 200);
-    client.Post("/tokenize", Body(), books_.secret);
+    client.Post("/tokenize", Body().dump(), books_.secret);
     EXPECT_EQ(client.Read()->status, 200);
   }
 }
