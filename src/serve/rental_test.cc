@@ -342,11 +342,13 @@ TEST_F(RentalTest, StopsStreamsAtTheCap) {
 }
 
 TEST_F(RentalTest, RefusesWhatTheCreditDoesNotCover) {
-  SetTenant([](ledger::Tenant& tenant) { tenant.credit_line = -999'990; });
-  // A choice fits, three do not: all or none.
+  // A choice costs 18 at most, three cost 38: all or none.
+  ASSERT_TRUE(books_.ledger->AddCredit("test", books_.tenant.number, -(1'000'000 - 20), "back"));
   ExpectRefused(Complete({{"max_tokens", 1}, {"n", 3}}), 429, "insufficient_quota",
                 "insufficient_quota");
-  ExpectSettled(0);
+  EXPECT_EQ(books_.Credit(), 20);
+  EXPECT_EQ(Complete({{"max_tokens", 1}}).status, 200);
+  EXPECT_EQ(books_.Credit(), 2);
 }
 
 TEST_F(RentalTest, BillsTiers) {
