@@ -57,7 +57,7 @@ struct FaultVfs::Methods {
     const std::lock_guard lock(ours.vfs->mutex_);
     const bool was_cut = ours.vfs->has_failed_;
     const bool fails = ours.vfs->Fails(false);
-    const bool is_cut = ours.vfs->fault_ == Fault::kPowerCut;
+    const bool is_cut = ours.vfs->is_power_cut();
     if (fails && !is_cut) return SQLITE_FULL;
     if (fails && was_cut) return SQLITE_IOERR_WRITE;
     // The power goes while these bytes are written: LosePower says how many of them there are.
@@ -166,7 +166,7 @@ struct FaultVfs::Methods {
   static int Delete(sqlite3_vfs* vfs, const char* path, int) {
     FaultVfs& self = Of(vfs);
     const std::lock_guard lock(self.mutex_);
-    if (self.fault_ == Fault::kPowerCut && self.has_failed_) return SQLITE_IOERR_DELETE;
+    if (self.is_power_cut() && self.has_failed_) return SQLITE_IOERR_DELETE;
     if (const auto found = self.files_.find(path); found != self.files_.end()) found->second = {};
     return self.real_->xDelete(self.real_, path, /*syncDir=*/0);
   }
@@ -224,8 +224,10 @@ bool FaultVfs::has_failed() const {
 }
 
 bool FaultVfs::Fails(bool is_sync) {
-  const bool counts = fault_ == Fault::kPowerCut || (fault_ == Fault::kFailedSync && is_sync) ||
-                      (fault_ == Fault::kFull && !is_sync);
+  if (is_power_cut() && has_failed_) return true;
+  const bool counts = fault_ == Fault::kPowerCut || (fault_ == Fault::kFull && !is_sync) ||
+                      (fault_ == Fault::kFailedSync && is_sync) ||
+                      (fault_ == Fault::kPowerCutAtSync && is_sync);
   if (!counts || ++calls_ < first_) return false;
   has_failed_ = true;
   return true;

@@ -20,6 +20,7 @@ class FaultVfs {
     kFull,        // writes fail with SQLITE_FULL
     kFailedSync,  // syncs fail with SQLITE_IOERR_FSYNC
     kPowerCut,    // nothing is written, synced or deleted any more
+    kPowerCutAtSync,
   };
 
   FaultVfs();
@@ -30,7 +31,8 @@ class FaultVfs {
   // For SqliteOptions::vfs.
   const std::string& name() const { return name_; }
 
-  // From the call number `first` on, counted from now and from 1: of writes, of syncs, of both.
+  // From the call number `first` on, counted from now and from 1: of writes, of syncs, of both, of
+  // syncs.
   void Arm(Fault fault, int64_t first);
   void Disarm() { Arm(Fault::kNone, 0); }
   // Whether a call has failed since it was armed.
@@ -49,6 +51,9 @@ class FaultVfs {
   };
   struct File;  // an open one
 
+  bool is_power_cut() const {
+    return fault_ == Fault::kPowerCut || fault_ == Fault::kPowerCutAtSync;
+  }
   // Whether a call of this kind fails now.
   bool Fails(bool is_sync);
 
