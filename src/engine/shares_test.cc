@@ -243,6 +243,34 @@ TEST(Shares, AHundredStreamsDoNotStarveOne) {
   }
 }
 
+// One that leaves with each answer, and comes back with its next request, is still ahead.
+TEST(Shares, LeavingForgetsNothing) {
+  Steps steps(Roomy(1, 40));
+  steps.scheduler.SetShares({{"holder", 0.9}});
+  int64_t rows = 0, of_returning = 0;
+  std::set<int64_t> returning;
+  const Sequence* live = nullptr;
+  int back_at = 0;
+  for (int i = 0; i < 4000; ++i) {
+    if (steps.scheduler.waiting() < 4)
+      for (int n = 0; n < 9; ++n) steps.Add({.prompt = 5, .max_tokens = 20, .caller = "holder"});
+    if (live == nullptr && i >= back_at) {
+      live = steps.Add({.prompt = 5, .max_tokens = 20, .caller = "returning"});
+      returning.insert(live->order);
+    }
+    for (const auto& [order, count, picked] : steps.Run()) {
+      rows += count;
+      if (returning.contains(order)) of_returning += count;
+    }
+    if (!steps.finished.empty() && returning.contains(steps.finished.back())) {
+      live = nullptr;
+      back_at = i + 3;
+    }
+    steps.finished.clear();
+  }
+  EXPECT_NEAR(static_cast<double>(of_returning) / static_cast<double>(rows), 0.1, 0.02);
+}
+
 // --- taking back ---
 
 TEST(Shares, AHolderThatComesTakesItsPlacesAndNoMore) {
