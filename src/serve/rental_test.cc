@@ -389,6 +389,47 @@ TEST_F(RentalTest, AnswersItselfForACaller) {
   EXPECT_EQ(Rows()[0].amount, 2 * 4 + 7 * 10);
 }
 
+TEST_F(RentalTest, BillsALineOfABatchOnce) {
+  auto caller = std::make_shared<Caller>();
+  caller->directory = books_.ledger->directory();
+  caller->key = caller->directory->FindKey(books_.key.number);
+  caller->project = caller->directory->FindProject(books_.project.number);
+  caller->tenant = caller->directory->FindTenant(books_.tenant.number);
+  caller->is_batch = true;
+  const auto ask = [&](const std::string& id, const Json& more) {
+    const auto exchange = std::make_shared<Exchange>(HttpRequest{.method = "POST",
+                                                                 .path = "/v1/completions",
+                                                                 .content_type = "application/json",
+                                                                 .id = id,
+                                                                 .caller = caller,
+                                                                 .body = Body(more).dump()},
+                                                     SIZE_MAX);
+    std::promise<HttpResponse> told;
+    exchange->OnReply([&](HttpResponse response) { told.set_value(std::move(response)); });
+    service_.api().Handle(exchange);
+    return told.get_future().get();
+  };
+  EXPECT_EQ(ask("batch_1-1", Json::object()).status, 200);
+  const size_t rows = Rows().size();
+  const auto credit = books_.ledger->SpentIn(ledger::Ledger::Subject::kTenant, books_.tenant.number,
+                                             ledger::Period::kTotal, ledger::Measure::kMoney);
+  // As after a crash between posting and the record of the answer.
+  const HttpResponse again = ask("batch_1-1", Json::object());
+  EXPECT_EQ(again.status, 200) << again.body;
+  EXPECT_EQ(Rows().size(), rows);
+  EXPECT_EQ(books_.ledger
+                ->SpentIn(ledger::Ledger::Subject::kTenant, books_.tenant.number,
+                          ledger::Period::kTotal, ledger::Measure::kMoney)
+                .used,
+            credit.used);
+  // Of two choices the first was posted: only the second is billed.
+  EXPECT_EQ(ask("batch_1-1", {{"n", 2}, {"best_of", 2}}).status, 200);
+  EXPECT_EQ(Rows().size(), rows + 1);
+  EXPECT_EQ(books_.ledger->stats().open_holds, 0);
+  EXPECT_EQ(ask("batch_1-2", Json::object()).status, 200);
+  EXPECT_EQ(Rows().size(), rows + 2);
+}
+
 // ---- Ends
 
 TEST_F(RentalTest, TellsTheEndOnlyWhenItIsPosted) {
