@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <future>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "base/json.h"
@@ -36,6 +39,21 @@ bool Eventually(const std::function<bool()>& condition) {
   return false;
 }
 
+// Time flies while it lives: a second in a millisecond.
+class PassingTime {
+ public:
+  explicit PassingTime(ledger::TestClock& clock)
+      : thread_([&clock](std::stop_token stop) {
+          while (!stop.stop_requested()) {
+            clock.now_ns += 1'000'000'000;
+            std::this_thread::sleep_for(milliseconds(1));
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
 // A tenant "acme" with 1.00 of credit; a prompt token costs 4 micro-units, a cached one 1, one of
 // output 10.
 class RentalTest : public testing::Test {
@@ -57,8 +75,10 @@ class RentalTest : public testing::Test {
     body.update(more);
     return body;
   }
-  TestResponse Complete(const Json& more = Json::object()) { return Complete(books_.secret, more); }
-  TestResponse Complete(std::string_view key, const Json& more = Json::object()) {
+  TestResponse Complete(const Json& more = Json::object()) {
+    return CompleteWith(books_.secret, more);
+  }
+  TestResponse CompleteWith(std::string_view key, const Json& more = Json::object()) {
     return Post("/v1/completions", Body(more), key);
   }
   TestResponse Post(std::string_view path, const Json& body, std::string_view key) {
@@ -156,13 +176,13 @@ TEST_F(RentalTest, LetsNobodyInWithoutAKey) {
   for (const std::string& key :
        {forged, truncated, books_.secret + "x", std::string("mp-"), std::string("none"),
         "mp-AAAAAAAA-" + std::string(40, 'a'), std::string(5000, 'k')}) {
-    const TestResponse response = Complete(key);
+    const TestResponse response = CompleteWith(key);
     ExpectRefused(response, 401, "invalid_request_error", "invalid_api_key");
     EXPECT_THAT(response.body, Not(HasSubstr(key)));
     answers.insert(response.body);
   }
   EXPECT_EQ(answers.size(), 1u) << "they tell what is wrong with a key";
-  ExpectRefused(Complete(""), 401, "invalid_request_error", "invalid_api_key");
+  ExpectRefused(CompleteWith(""), 401, "invalid_request_error", "invalid_api_key");
   for (const char* path : {"/v1/models", "/v1/models/test", "/v1/account", "/v1/usage",
                            "/v1/usage/requests", "/v1/invoices", "/v1/stats"}) {
     EXPECT_EQ(Get(path, "").status, 401) << path;
@@ -196,9 +216,9 @@ TEST_F(RentalTest, EndsKeysAtOnce) {
   EXPECT_EQ(response.status, 401);
   EXPECT_THAT(response.body, HasSubstr("expired"));
   const std::string other = MakeOther();
-  EXPECT_EQ(Complete(other).status, 200);
+  EXPECT_EQ(CompleteWith(other).status, 200);
   ASSERT_TRUE(books_.ledger->RevokeKey("test", other_key_.number));
-  response = Complete(other);
+  response = CompleteWith(other);
   EXPECT_EQ(response.status, 401);
   EXPECT_THAT(response.body, HasSubstr("revoked"));
 }
@@ -322,11 +342,13 @@ TEST_F(RentalTest, StopsStreamsAtTheCap) {
 }
 
 TEST_F(RentalTest, RefusesWhatTheCreditDoesNotCover) {
-  SetTenant([](ledger::Tenant& tenant) { tenant.credit_line = -999'990; });
-  // A choice fits, three do not: all or none.
+  // A choice costs 18 at most, three cost 38: all or none.
+  ASSERT_TRUE(books_.ledger->AddCredit("test", books_.tenant.number, -(1'000'000 - 20), "back"));
   ExpectRefused(Complete({{"max_tokens", 1}, {"n", 3}}), 429, "insufficient_quota",
                 "insufficient_quota");
-  ExpectSettled(0);
+  EXPECT_EQ(books_.Credit(), 20);
+  EXPECT_EQ(Complete({{"max_tokens", 1}}).status, 200);
+  EXPECT_EQ(books_.Credit(), 2);
 }
 
 TEST_F(RentalTest, BillsTiers) {
@@ -411,52 +433,55 @@ TEST_F(RentalTest, BillsALineOfABatchOnce) {
 // ---- Ends
 
 TEST_F(RentalTest, TellsTheEndOnlyWhenItIsPosted) {
+  Answer(std::string(40, 'x') + "end!");
+  size_t count = 0;
   for (const bool stream : {false, true})
-    for (const char* stop : {"", "lo"}) {
-      const size_t rows = Rows().size();
+    for (const char* stop : {"none of it", "end"}) {
       TestClient client(service_.port());
-      model_.engine.SetStepDelay(milliseconds(5));
-      client.Post("/v1/completions", Body({{"stream", stream}, {"stop", Json::array()}}).dump(),
+      model_.engine.SetStepDelay(milliseconds(20));
+      client.Post("/v1/completions", Body({{"stream", stream}, {"stop", stop}}).dump(),
                   books_.secret);
-      (void)stop;
       ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 1; }));
       books_.disk->Block();
-      books_.disk->WaitUntilBlocked();
-      if (stream) {
-        ASSERT_TRUE(client.ReadUntil("\"!\""));
-      }
+      model_.engine.SetStepDelay(milliseconds(0));
+      books_.disk->WaitUntilBlocked();  // with the posting
       std::this_thread::sleep_for(milliseconds(20));
+      EXPECT_THAT(service_.metrics().Text(),
+                  Not(HasSubstr("http_requests_total{route=\"completions\",status=\"200\"} " +
+                                std::to_string(count + 1))));
       EXPECT_EQ(books_.ledger->stats().open_holds, 1);
       books_.disk->Release();
-      ASSERT_TRUE(client.ReadUntil(stream ? "data: [DONE]" : "\"usage\""));
-      EXPECT_EQ(Rows().size(), rows + 1);
+      const TestResponse response = client.Read().value();
+      EXPECT_EQ(response.status, 200);
+      EXPECT_THAT(response.body, HasSubstr("\"finish_reason\":\"stop\""));
+      EXPECT_EQ(response.body.ends_with("data: [DONE]\n\n"), stream);
+      EXPECT_EQ(Rows().size(), ++count);
     }
+  ExpectSettled(4);
 }
 
 TEST_F(RentalTest, TellsAnErrorWhenItCannotBePosted) {
-  model_.engine.SetStepDelay(milliseconds(20));
+  Answer(std::string(40, 'x'));
   for (const bool stream : {true, false}) {
+    model_.engine.SetStepDelay(milliseconds(20));
     TestClient client(service_.port());
     client.Post("/v1/completions", Body({{"stream", stream}}).dump(), books_.secret);
-    ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 1; }));
+    ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running > 0; }));
     books_.disk->FailCommits(1'000'000);
-    // The ledger tries for ten seconds of its clock.
-    std::jthread time([&](std::stop_token stopped) {
-      while (!stopped.stop_requested()) {
-        books_.clock.now_ns += 1'000'000'000;
-        std::this_thread::sleep_for(milliseconds(1));
-      }
-    });
-    if (stream) {
-      EXPECT_TRUE(client.ReadUntil("\"error\""));
-      EXPECT_TRUE(client.ReadUntil("[DONE]"));
-    } else {
-      EXPECT_EQ(client.Read()->status, 503);
+    model_.engine.SetStepDelay(milliseconds(0));
+    {
+      const PassingTime time(books_.clock);  // the ledger tries for ten seconds
+      const TestResponse response = client.Read().value();
+      EXPECT_EQ(response.status, stream ? 200 : 503);
+      EXPECT_THAT(response.body, HasSubstr("\"error\""));
+      EXPECT_THAT(response.body, Not(HasSubstr("\"finish_reason\":\"stop\"")));
+      EXPECT_EQ(response.body.ends_with("data: [DONE]\n\n"), stream);
     }
     books_.disk->FailCommits(0);
     EXPECT_TRUE(Eventually([&] { return books_.ledger->stats().open_holds == 0; }));
-    EXPECT_TRUE(Eventually([&] { return Complete().status == 200; }));
+    EXPECT_TRUE(Eventually([&] { return books_.ledger->stats().healthy; }));
   }
+  ExpectSettled(0);
 }
 
 TEST_F(RentalTest, VoidsWhatFailed) {
@@ -536,12 +561,7 @@ TEST_F(RentalTest, DrainsWhenTheLedgerCannotBeWritten) {
   client.Post("/v1/completions", Body().dump(), books_.secret);
   ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 1; }));
   books_.disk->FailCommits(1'000'000);
-  std::jthread time([&](std::stop_token stopped) {
-    while (!stopped.stop_requested()) {
-      books_.clock.now_ns += 1'000'000'000;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-  });
+  const PassingTime time(books_.clock);
   service_.Drain(milliseconds(10));
   model_.engine.Drain(0);
   books_.disk->FailCommits(0);
@@ -606,7 +626,7 @@ TEST_F(RentalTest, LimitsRequestsAtATime) {
     client.Post("/v1/completions", Body({{"stream", i % 2 == 0}, {"max_tokens", 3}}).dump(),
                 books_.secret);
     EXPECT_EQ(client.Read()->status, 200);
-    client.Post("/tokenize", Body(), books_.secret);
+    client.Post("/tokenize", Body().dump(), books_.secret);
     EXPECT_EQ(client.Read()->status, 200);
   }
 }

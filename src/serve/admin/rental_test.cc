@@ -501,7 +501,8 @@ TEST_F(RentalTest, PricesHaveVersions) {
                         {"effective_at", later}}));
   const auto state = [&](const std::string& query) {
     std::vector<std::string> states;
-    for (const Json& price : Made(Get("/prices" + query))["data"])
+    const Json all = Made(Get("/prices" + query));
+    for (const Json& price : all["data"])
       states.push_back(price["model"].get<std::string>() + " " + price["rate"].get<std::string>() +
                        " " + price["state"].get<std::string>());
     return states;
