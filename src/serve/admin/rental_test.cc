@@ -145,6 +145,9 @@ TEST_F(RentalTest, FromTheFirstTenantToTheFirstInvoice) {
   const Reply csv = Get("/usage?group_by=tenant&format=csv");
   EXPECT_EQ(csv.headers.at("content-type"), "text/csv; charset=utf-8");
   EXPECT_THAT(csv.body, HasSubstr("acme"));
+  const Json of_acme = Made(Get("/usage/requests?tenant=acme"));
+  ASSERT_EQ(of_acme["data"].size(), 2u);
+  EXPECT_EQ(of_acme["data"][1]["request_id"], "a");
   const Json rows = Made(Get("/usage/requests?limit=1"));
   EXPECT_EQ(rows["data"][0]["request_id"], "b");
   const std::string before = rows["data"][0]["number"].dump();
