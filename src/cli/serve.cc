@@ -234,6 +234,7 @@ Result<void> Serve(Flags& flags) {
       },
       flags.drain_seconds * int64_t{1'000'000'000});
   serve::Service service(http, registry, clock, rental.meter.get());
+  if (rental.ledger) TRY(service.OpenBatches({.folder = flags.ledger}));
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
   TRY(StartAdmin(flags, host,
@@ -247,6 +248,7 @@ Result<void> Serve(Flags& flags) {
   while (loading.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
     if (sigtimedwait(&termination, nullptr, &kLook) > 0) GiveUpLoading();
   TRY(loading.get());
+  if (rental.ledger) service.StartBatches();
   const std::string url = fmt::format("http://{}:{}", flags.host, service.port());
   std::string names;
   for (const serve::ModelSpec& spec : specs)

@@ -194,6 +194,10 @@ class SlowLedger final : public Hooks {
     changed_.wait(lock, [this] { return posted_ != nullptr; });
     return std::exchange(posted_, nullptr);
   }
+  Usage usage() {
+    const std::lock_guard lock(mutex_);
+    return usage_;
+  }
   int64_t admit = 1000;
 
  private:
@@ -202,6 +206,38 @@ class SlowLedger final : public Hooks {
   std::function<void(Result<int64_t>)> extend_;
   std::function<void(Result<void>)> posted_;
   Usage usage_;
+};
+
+// Grants ten tokens, and answers nothing until it is made to.
+class DeadLedger final : public Hooks {
+ public:
+  Result<int64_t> Admit(const Request&) override { return 10; }
+  void Extend(const std::string&, const Usage&,
+              std::function<void(Result<int64_t>)> answer) override {
+    const std::lock_guard lock(mutex_);
+    answers_.push_back([answer = std::move(answer)] { answer(5); });
+  }
+  void Finish(const std::string&, const Usage&, FinishReason,
+              std::function<void(Result<void>)> posted) override {
+    const std::lock_guard lock(mutex_);
+    answers_.push_back([posted = std::move(posted)] { posted({}); });
+    ++finished_;
+    changed_.notify_all();
+  }
+  void WaitForFinished(int count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return finished_ >= count; });
+  }
+  void AnswerAll() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& answer : answers_) answer();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void()>> answers_;
+  int finished_ = 0;
 };
 
 TEST(Hooks, TheLastDeltaWaitsForThePosting) {
@@ -283,6 +319,110 @@ TEST(Hooks, AnErrorOfExtendIsTheEndOfTheBudget) {
   const Output output = inbox.Wait("a");
   EXPECT_EQ(output.finish, FinishReason::kBudget);
   EXPECT_EQ(output.tokens.size(), 2u);
+}
+
+// After kStop the sink hears the end once the ledger has posted it: what was told, and no more.
+TEST(Hooks, TheEndAfterAStopWaitsForThePosting) {
+  for (const bool fails : {false, true}) {
+    SlowLedger ledger;
+    Inbox inbox;
+    const Served served = Serve({.hooks = &ledger}, 30,
+                                {.complete = [](int64_t) -> Result<int64_t> { return 1000; }});
+    const auto decide = [](const Delta& delta) {
+      return delta.usage.completion_tokens == 3 ? Verdict::kStop : Verdict::kContinue;
+    };
+    ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a", decide)));
+    const auto posted = ledger.WaitForFinish();
+    EXPECT_EQ(inbox.Get("a").calls, 3);
+    EXPECT_EQ(inbox.Get("a").tokens.size(), 3u);
+    EXPECT_FALSE(inbox.Get("a").finish);
+    if (fails)
+      posted(Fail(ErrorCode::kIo, "the disk is full"));
+    else
+      posted({});
+    const Output output = inbox.Wait("a");
+    served.engine->Drain(kSecond);
+    EXPECT_EQ(output.calls, 4);
+    EXPECT_EQ(inbox.Get("a").calls_after, 0);
+    EXPECT_EQ(output.finish, fails ? FinishReason::kError : FinishReason::kStop);
+    EXPECT_EQ(output.error.has_value(), fails);
+    EXPECT_EQ(output.tokens.size(), 3u);
+    EXPECT_EQ(output.usage.completion_tokens, 3);
+    EXPECT_EQ(output.usage.prompt_tokens, std::ssize(kPrompt));
+    EXPECT_EQ(output.usage.device_ns, 4000);  // with the step that was under way
+    EXPECT_EQ(ledger.usage().device_ns, output.usage.device_ns);
+    EXPECT_EQ(ledger.usage().completion_tokens, output.usage.completion_tokens);
+    EXPECT_EQ(ledger.usage().prompt_tokens, output.usage.prompt_tokens);
+  }
+}
+
+TEST(Hooks, AfterACancelTheSinkHearsNoMore) {
+  SlowLedger ledger;
+  Inbox inbox;
+  const Served served = Serve({.hooks = &ledger});
+  const auto decide = [](const Delta& delta) {
+    return delta.usage.completion_tokens == 3 ? Verdict::kCancel : Verdict::kContinue;
+  };
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a", decide)));
+  ledger.WaitForFinish()({});
+  served.engine->Drain(kSecond);
+  EXPECT_EQ(inbox.Get("a").calls, 3);
+  EXPECT_EQ(ledger.usage().completion_tokens, 3);
+}
+
+// One that has ended, one that its sink has stopped, one that its sink has cancelled, one that
+// waits for more, and one that waits for a place.
+TEST(Hooks, ALedgerThatNeverAnswersHoldsNothingUp) {
+  for (const bool drain : {true, false}) {
+    DeadLedger ledger;
+    Inbox inbox;
+    auto served = std::make_unique<Served>(
+        Serve({.max_num_seqs = 4, .hooks = &ledger, .ledger_grace_ns = kSecond / 20}));
+    const auto send = [&](const std::string& id, int32_t tokens, Verdict third) {
+      const auto decide = [third](const Delta& delta) {
+        return delta.usage.completion_tokens == 3 ? third : Verdict::kContinue;
+      };
+      ASSERT_TRUE(served->engine->Submit(Ask(id, kPrompt, Greedy(tokens)), inbox.For(id, decide)));
+    };
+    send("ends", 5, Verdict::kContinue);
+    send("stops", 9, Verdict::kStop);
+    send("cancels", 9, Verdict::kCancel);
+    ledger.WaitForFinished(3);
+    send("asks", 20, Verdict::kContinue);
+    while (inbox.Get("asks").tokens.size() < 10) std::this_thread::yield();
+    const auto start = std::chrono::steady_clock::now();
+    if (drain) {
+      served->engine->Drain(0);
+      EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(50));
+    }
+    served.reset();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+    for (const char* id : {"ends", "stops", "asks"}) {
+      const Output output = inbox.Get(id);
+      EXPECT_EQ(output.finish, FinishReason::kError) << id;
+      ASSERT_TRUE(output.error) << id;
+      EXPECT_EQ(output.error->message, "the ledger did not answer");
+      EXPECT_EQ(output.calls_after, 0) << id;
+    }
+    EXPECT_EQ(inbox.Get("cancels").calls, 3);
+    EXPECT_FALSE(inbox.Get("cancels").finish);
+    ledger.AnswerAll();  // too late, and to nobody
+  }
+}
+
+// A late answer while the engine still lives changes nothing either.
+TEST(Hooks, ALateAnswerAfterDrainIsHarmless) {
+  DeadLedger ledger;
+  Inbox inbox;
+  const Served served = Serve({.hooks = &ledger, .ledger_grace_ns = 1});
+  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(2)), inbox.For("a")));
+  ledger.WaitForFinished(1);
+  served.engine->Drain(0);
+  EXPECT_EQ(inbox.Get("a").finish, FinishReason::kError);
+  ledger.AnswerAll();
+  served.engine->Drain(kSecond);
+  EXPECT_EQ(inbox.Get("a").calls_after, 0);
+  EXPECT_EQ(inbox.Get("a").finish, FinishReason::kError);
 }
 
 // Every request that was admitted is finished, once, whatever ends it.

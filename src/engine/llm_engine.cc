@@ -102,7 +102,7 @@ class LlmEngine final : public Engine {
   bool StartStep();
   void Claim();
   void FinishStep();
-  void TakeShare(const Share& share, const int32_t* record);
+  void TakeShare(const Share& share, int64_t device_ns, const int32_t* record);
   void TakePromptRow(Sequence& sequence, int32_t position, const int32_t* record);
   void TakeToken(Sequence& sequence, const int32_t* record);
   void AskForMore(Sequence& sequence);
@@ -439,19 +439,20 @@ void LlmEngine::FinishStep() {
   const auto rest_of = [&](int64_t first_rows) { return device_ns % rows * first_rows / rows; };
   const auto* record = reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
   for (const Share& share : shares_) {
-    share.sequence->usage.device_ns +=
+    const int64_t part =
         device_ns / rows * share.count + rest_of(rows_before + share.count) - rest_of(rows_before);
     rows_before += share.count;
-    TakeShare(share, record);
+    TakeShare(share, part, record);
     record += share.picked * isa::kSampleRecordWords;
   }
   observer_.OnStep(std::ssize(shares_), rows, device_ns, step_end_ns_ - step_start_ns_);
 }
 
-void LlmEngine::TakeShare(const Share& share, const int32_t* record) {
+void LlmEngine::TakeShare(const Share& share, int64_t device_ns, const int32_t* record) {
   Sequence& sequence = *share.sequence;
   const int32_t first_picked = sequence.computed + share.count - share.picked;
-  scheduler_.Computed(share);
+  scheduler_.Computed(share, device_ns);
+  sequence.usage.device_ns += device_ns;
   const int64_t of_prompt = std::min(sequence.computed, sequence.prompt_size);
   if (of_prompt > sequence.usage.prompt_tokens) {  // counted once, however often computed
     counts_.prompt_tokens += of_prompt - sequence.usage.prompt_tokens;

@@ -83,18 +83,23 @@ void Scheduler::Weigh() {
   std::array<int, kPriorityCount> without{};
   for (const auto& [key, caller] : callers_)
     if (caller.is_present() && caller.lease == 0) ++without[static_cast<size_t>(caller.priority)];
-  total_weight_ = 0;
+  const auto has_without = [&](Priority priority) {
+    return without[static_cast<size_t>(priority)] > 0;
+  };
+  total_weight_ =
+      has_without(Priority::kInteractive) || has_without(Priority::kStandard) ? rest_ : 0;
   for (auto& [key, caller] : callers_) {
     if (!caller.is_present()) continue;
-    caller.weight =
-        caller.lease > 0 ? caller.lease : rest_ / without[static_cast<size_t>(caller.priority)];
-    if (caller.priority == Priority::kBatch) continue;
-    if (caller.lease > 0) {
-      const auto twin = callers_.find(
-          {caller.priority == Priority::kStandard ? Priority::kInteractive : Priority::kStandard,
-           caller.name});
-      if (twin != callers_.end() && twin->second.is_present()) caller.weight /= 2;
+    if (caller.lease == 0) {
+      caller.weight = rest_ / without[static_cast<size_t>(caller.priority)];
+      continue;
     }
+    caller.weight = caller.lease;
+    if (caller.priority == Priority::kBatch) continue;
+    const auto twin = callers_.find(
+        {caller.priority == Priority::kStandard ? Priority::kInteractive : Priority::kStandard,
+         caller.name});
+    if (twin != callers_.end() && twin->second.is_present()) caller.weight /= 2;
     total_weight_ += caller.weight;
   }
 }
@@ -103,7 +108,7 @@ void Scheduler::Weigh() {
 double Scheduler::Part(const Caller& caller) const { return caller.weight / total_weight_; }
 
 double Scheduler::Projected(const Caller& caller) const {
-  return caller.time + caller.running * expected_rows_ / caller.weight;
+  return caller.time + caller.running * ExpectedNs() / caller.weight;
 }
 
 // Where each class has got to. Callers who are gone are remembered as long as they are ahead.
@@ -361,7 +366,7 @@ bool Scheduler::MayTake(const Caller& caller, const Caller& from, int64_t new_pa
   const bool same_class = from.priority == caller.priority;
   if (same_class && from.time < caller.time) return false;
   if (same_class &&
-      (from.time - Projected(caller)) * caller.weight >= kOwedSequences * expected_rows_)
+      (from.time - Projected(caller)) * caller.weight >= kOwedSequences * ExpectedNs())
     return true;
   const double all = for_memory ? limits_.pages : limits_.max_sequences;
   const auto wanted =
@@ -523,8 +528,8 @@ bool Scheduler::Deal(size_t begin, size_t end, int32_t rows) {
     caller->prompt_rows += line_[i]->pending();
   }
   // After the next tokens of this step.
-  const auto time = [](const Caller& caller) {
-    return caller.time + caller.next_rows / caller.weight;
+  const auto time = [&](const Caller& caller) {
+    return caller.time + caller.next_rows * row_ns_ / caller.weight;
   };
   constexpr double kNever = std::numeric_limits<double>::infinity();
   double ceiling = kNever;
@@ -533,14 +538,15 @@ bool Scheduler::Deal(size_t begin, size_t end, int32_t rows) {
     if (caller.lease == 0 || caller.priority != priority || priority == Priority::kBatch ||
         caller.waiting.empty() || caller.next_rows + caller.prompt_rows == 0)
       continue;
-    ceiling = std::min(ceiling, time(caller) + caller.prompt_rows / caller.weight);
+    ceiling = std::min(ceiling, time(caller) + caller.prompt_rows * row_ns_ / caller.weight);
   }
   if (dealt_.size() == 1 && ceiling == kNever) {
     dealt_[0]->rows_left = rows_left_;
     return false;
   }
   const auto rows_at = [&](const Caller& caller, double level) {
-    const double more = (level - time(caller)) * caller.weight + 1e-6;  // rounding takes no row
+    const double more =
+        (level - time(caller)) * caller.weight / row_ns_ + 1e-6;  // rounding takes no row
     return static_cast<int32_t>(std::clamp<double>(more, caller.least_rows, caller.prompt_rows));
   };
   const auto total_at = [&](double level) {
@@ -551,7 +557,7 @@ bool Scheduler::Deal(size_t begin, size_t end, int32_t rows) {
   double low = kNever, high = 0;
   for (const Caller* caller : dealt_) {
     low = std::min(low, time(*caller));
-    high = std::max(high, time(*caller) + caller->prompt_rows / caller->weight);
+    high = std::max(high, time(*caller) + caller->prompt_rows * row_ns_ / caller->weight);
   }
   const bool is_held_down = ceiling < high;
   high = std::min(high, ceiling);
@@ -589,14 +595,18 @@ void Scheduler::Grant(Sequence& sequence, int32_t count, int32_t followers) {
   picked_left_ -= picked;
   if (completes && draws) adjustments_left_ -= sequence.adjustments.count();
   shares_.push_back({&sequence, end - sequence.computed, picked, completes, !sequence.started});
-  sequence.caller->time += (end - sequence.computed) / sequence.caller->weight;
   sequence.rows += end - sequence.computed;
   sequence.started = true;
   sequence.last_step = step_;
 }
 
-void Scheduler::Computed(const Share& share) {
+void Scheduler::Computed(const Share& share, int64_t device_ns) {
+  constexpr double kMemory = 1.0 / 64;
   Sequence& sequence = *share.sequence;
+  // Whatever the device says, work is not for nothing.
+  const auto cost_ns = static_cast<double>(std::max<int64_t>(device_ns, share.count));
+  sequence.caller->time += cost_ns / sequence.caller->weight;
+  row_ns_ += (cost_ns / share.count - row_ns_) * kMemory;
   sequence.computed += share.count;
   const int32_t full = sequence.computed / kPageTokens;
   pages_.Publish(sequence.caller->name, sequence.tokens, sequence.published, full, sequence.pages);

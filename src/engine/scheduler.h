@@ -1,8 +1,8 @@
 // Which sequences take part in the next step, and with how many tokens. Pure bookkeeping: no
 // device, no clock, no threads.
 //
-// Shares. Every caller has a weight: its lease, or an equal part of what is not leased. What it is
-// given is counted in virtual time, rows by weight, and whoever has had the least comes first
+// Shares. Every caller has a weight: its lease, or an equal part of what is not leased. What it has
+// had is counted in virtual time, the device's by weight, and whoever has had the least comes first
 // (start-time fair queueing: Goyal, Vin and Cheng 1996; for tokens: Sheng et al., "Fairness in
 // Serving Large Language Models", 2024). A newcomer, or one that comes back, starts where those
 // that wait have got to, or where it had got to itself, whichever is later: neither pausing nor
@@ -10,9 +10,9 @@
 // class.
 //
 // Places. A sequence that runs has pages for all its tokens and a place in every step. The next
-// free place goes to the highest class; within it, to the caller whose time is the least when the
-// rows that its running sequences are expected to need - for each the average of those that are
-// over - are counted too; then in order of arrival. So a caller with one request waits for one
+// free place goes to the highest class; within it, to the caller whose time is the least when what
+// its running sequences are expected to need - for each the average of those that are over - is
+// counted too; then in order of arrival. So a caller with one request waits for one
 // place at most, and for those of other callers before it, however many requests anyone else has. A
 // newcomer must leave every running sequence a page to grow into, or it would only come to give way
 // again. What does not fit holds up the line behind it, so that small requests do not keep a large
@@ -77,8 +77,8 @@ struct Caller {
   int64_t pages = 0;                              // of those; shared ones count for each
   double lease = 0;                               // of the device's time; 0: none
   double weight = 1;                              // the lease, or a part of what is not leased
-  double time = 0;                                // rows given, each by the weight it had then
-  bool is_backlogged = false;                     // wanted more than it got when last planned
+  double time = 0;             // of the device, in ns, each by the weight of then
+  bool is_backlogged = false;  // wanted more than it got when last planned
   // Of the step being planned: rows of next tokens, the least and most that its prompts may get,
   // and what they have left.
   int32_t next_rows = 0, least_rows = 0, prompt_rows = 0, rows_left = 0;
@@ -103,8 +103,9 @@ class Scheduler {
   // keep their places.
   const std::vector<Share>& Plan();
 
-  // A share has been computed: counts its tokens, and makes their pages findable.
-  void Computed(const Share& share);
+  // A share has been computed, which took so much of the device's time: counts both, and makes the
+  // tokens' pages findable.
+  void Computed(const Share& share, int64_t device_ns);
 
   // Takes a sequence out and its pages back.
   std::unique_ptr<Sequence> Remove(Sequence* sequence);
@@ -132,6 +133,7 @@ class Scheduler {
   void Weigh();
   void MeasureTime();
   double Part(const Caller& caller) const;
+  double ExpectedNs() const { return expected_rows_ * row_ns_; }
   double Projected(const Caller& caller) const;
   void Grow();
   bool HoldPages(Sequence& sequence);
@@ -164,11 +166,12 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::map<std::string, double> leases_;
   double rest_ = 1;
-  double total_weight_ = 0;  // of those present above batch
+  double total_weight_ = 0;  // what those present above batch may claim
   bool weights_are_old_ = false;
   // By class: the least time of those that are backlogged; with nobody, the most of all. Grows.
   std::array<double, kPriorityCount> time_{};
   double expected_rows_ = 256;  // of a sequence: the average of those that are over
+  double row_ns_ = 1;           // of the device: the average of late
   int64_t waiting_ = 0;
   int64_t entries_ = 0;  // pages of running sequences; shared ones count for each
   int64_t step_ = 0;

@@ -2,91 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
 #include <set>
 
 #include "base/rng.h"
+#include "engine/test_steps.h"
 
 namespace millpower::engine {
 namespace {
-
-using Planned = std::vector<std::array<int64_t, 3>>;
-
-struct Asked {
-  int32_t prompt = 1;  // tokens; unlike those of all others, unless `same` says whose they are
-  int32_t max_tokens = 1;
-  std::string caller{};
-  Priority priority = Priority::kStandard;
-  bool prompt_logprobs = false;
-  int64_t same = -1;
-  int32_t adjustments = 0;
-};
-
-// A Scheduler, and a model that takes part in every step it plans.
-class Steps {
- public:
-  explicit Steps(const SchedulerLimits& limits) : scheduler(limits) {}
-
-  Sequence* Add(const Asked& asked) {
-    auto sequence = std::make_unique<Sequence>();
-    Request& request = sequence->request;
-    request.id = std::to_string(next_order_);
-    request.caller = asked.caller;
-    request.priority = asked.priority;
-    request.sampling.max_tokens = asked.max_tokens;
-    request.sampling.prompt_logprobs = asked.prompt_logprobs;
-    for (int32_t token = 0; token < asked.adjustments; ++token)
-      request.sampling.logit_bias.push_back({token, 1});
-    sequence->adjustments = Adjustments(request, {}, 1 << 20);
-    const int64_t kind = asked.same < 0 ? next_order_ : asked.same;
-    sequence->tokens.assign(static_cast<size_t>(asked.prompt), static_cast<int32_t>(10 + kind));
-    sequence->prompt_size = asked.prompt;
-    sequence->order = next_order_++;
-    Sequence* const added = sequence.get();
-    scheduler.Add(std::move(sequence));
-    return added;
-  }
-
-  // Plans a step and computes it. What was planned: order of arrival, tokens and picked rows.
-  Planned Run() { return Compute(scheduler.Plan()); }
-
-  Planned Compute(const std::vector<Share> shares) {
-    Planned planned;
-    for (const Share& share : shares) {
-      Sequence& sequence = *share.sequence;
-      planned.push_back({sequence.order, share.count, share.picked});
-      scheduler.Computed(share);
-      if (share.picked > 1 || sequence.request.sampling.prompt_logprobs)
-        sequence.prompt_logprobs_done = std::max(
-            sequence.prompt_logprobs_done, std::min(sequence.computed, sequence.prompt_size - 1));
-      EXPECT_EQ(share.completes, sequence.computed == sequence.size());
-      if (!share.completes) continue;
-      sequence.tokens.push_back(2);
-      if (sequence.generated() >= sequence.request.sampling.max_tokens) {
-        finished.push_back(sequence.order);
-        scheduler.Remove(&sequence);
-      }
-    }
-    return planned;
-  }
-
-  Scheduler scheduler;
-  std::vector<int64_t> finished;  // in order
-
- private:
-  int64_t next_order_ = 0;
-};
-
-SchedulerLimits Limits(int32_t sequences, int32_t rows, int32_t pages, int32_t picked = 99) {
-  return {.max_sequences = sequences,
-          .max_batch_tokens = rows,
-          .max_picked = picked,
-          .max_adjustments = 100,
-          .max_page_entries = 9999,
-          .pages = pages,
-          .prefix_cache = true,
-          .hash_seed = 1};
-}
 
 TEST(Scheduler, CutsAPromptIntoChunksOfTheBudget) {
   Steps steps(Limits(4, 8, 10));
@@ -458,6 +380,7 @@ TEST(Scheduler, KeepsItsPromisesOnRandomTraffic) {
                                  .hash_seed = seed};
     Steps steps(limits);
     int to_come = pick(1, 12);
+    if (rng.Below(2) == 0) steps.scheduler.SetShares({{"a", rng.Uniform(0.05f, 1)}});
     for (int step = 0;; ++step) {
       ASSERT_LT(step, 20000) << "no end";
       if (to_come > 0 && (steps.scheduler.Live().empty() || rng.Below(4) == 0)) {

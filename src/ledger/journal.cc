@@ -49,13 +49,15 @@ Journal::Journal(Store& store, const Clock& clock, const Options& options, Audit
       last_audit_(std::move(last_audit)),
       thread_([this] { Run(); }) {}
 
-Journal::~Journal() {
+Journal::~Journal() { Close(); }
+
+void Journal::Close() {
   {
     const std::lock_guard lock(mutex_);
     is_closing_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Journal::Append(Entry entry) {

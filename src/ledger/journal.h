@@ -44,7 +44,7 @@ class Journal {
 
   // `store` and `clock` outlive it. `last_audit`: the end of the chain, which entries continue.
   Journal(Store& store, const Clock& clock, const Options& options, AuditEntry last_audit);
-  // Writes what is queued. What can't be written is given up after one more try.
+  // As Close.
   ~Journal();
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
@@ -53,6 +53,10 @@ class Journal {
   void Append(Entry entry);
   // Calls `answer` on the writer's thread, without waiting for its turn.
   void Answer(std::function<void()> answer);
+
+  // Writes what is queued; what can't be written is given up after one more try. Callbacks may
+  // still queue more until it returns.
+  void Close();
 
   // The last commit's error, if it failed.
   Result<void> health() const;

@@ -319,7 +319,7 @@ void Ledger::Void(const std::string& request_id, Done done) {
 // ---- From start to end.
 
 Ledger::Ledger(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Ledger::~Ledger() = default;
+Ledger::~Ledger() { impl_->journal.Close(); }
 
 Result<std::unique_ptr<Ledger>> Ledger::Open(std::unique_ptr<Store> store, const Clock& clock,
                                              const LedgerOptions& options) {

@@ -68,7 +68,7 @@ class Ledger {
   // Errors: the store's; kCorrupt.
   static Result<std::unique_ptr<Ledger>> Open(std::unique_ptr<Store> store, const Clock& clock,
                                               const LedgerOptions& options = {});
-  // Writes what is queued.
+  // Writes what is queued. Callbacks come, and may still call, until it returns.
   ~Ledger();
 
   std::shared_ptr<const Directory> directory() const;

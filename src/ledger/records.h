@@ -38,8 +38,8 @@ struct Cap {
 // The caps and limits that tenants, projects and keys alike may have; each at most once by period
 // and measure.
 struct Bounds {
-  std::vector<Cap> caps;
-  RateLimits limits;
+  std::vector<Cap> caps{};
+  RateLimits limits{};
   bool operator==(const Bounds&) const = default;
 };
 

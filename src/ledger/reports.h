@@ -19,9 +19,9 @@ enum class GroupBy : uint8_t { kTenant, kProject, kKey, kModel, kDay, kTier };
 struct UsageQuery {
   int64_t from = 0, to = INT64_MAX;         // posted_at in [from, to)
   Number tenant = 0, project = 0, key = 0;  // 0: all
-  std::string model;                        // "": all
-  std::string request_id;                   // of the engine or the API; "": all
-  std::vector<GroupBy> group_by;
+  std::string model{};                      // "": all
+  std::string request_id{};                 // of the engine or the API; "": all
+  std::vector<GroupBy> group_by{};
 };
 
 struct UsageGroup {

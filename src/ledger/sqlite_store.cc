@@ -155,10 +155,9 @@ Result<void> CopyTo(Database& source, const std::filesystem::path& to) {
 
 // What each connection that writes is set to.
 //  - synchronous=FULL: a commit returns once the log is on the disk.
-//  - wal_autocheckpoint in pages of 4 KiB: the log goes back to its start at about 16 MiB.
 //  - secure_delete: holds that are gone hold no secrets.
 constexpr const char* kWriterSettings =
-    "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;"
+    "PRAGMA synchronous = FULL;"
     " PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32768;"
     " PRAGMA secure_delete = OFF; PRAGMA foreign_keys = OFF";
 constexpr const char* kReaderSettings = "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON";
@@ -252,6 +251,7 @@ Result<std::unique_ptr<Store>> Open(const std::filesystem::path& file,
     if (!is_ledger && !options.create) return Fail(ErrorCode::kCorrupt, "it is empty");
     TRY(UseWriteAheadLog(database));
     TRY(database.Execute(kWriterSettings));
+    TRY(database.Execute(fmt::format("PRAGMA wal_autocheckpoint = {}", options.checkpoint_pages)));
     if (!is_ledger) TRY(MakeTables(database, options.currency));
     TRY_ASSIGN(writer, SqliteWriter::Open(std::move(database)));
   }

@@ -16,6 +16,8 @@ struct SqliteOptions {
   bool create = true;            // if there is none
   bool read_only = false;
   std::string vfs = {};  // "": the system's; tests put theirs in between
+  // Pages (4 KiB) of the log from which on a commit moves them into the file: 16 MiB.
+  int checkpoint_pages = 4000;
 };
 
 // Takes a lock that is held as long as the store lives: one server for one ledger.

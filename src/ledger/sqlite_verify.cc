@@ -327,6 +327,9 @@ class Verifier {
                   if (row.Int(1) != row.Int(2))
                     Fault("payment {} is of {}, but {} was posted", row.Text(0), Money(row.Int(1)),
                           Money(row.Int(2)));
+                  if (!row.IsNull(4) && row.Int(3) != row.Int(4))
+                    Fault("payment {} is of {}, but was posted to {}", row.Text(0),
+                          TenantName(row.Int(3)), TenantName(row.Int(4)));
                 }));
     return ForEach(
         "SELECT reference, COUNT(*) FROM payments GROUP BY reference HAVING COUNT(*) > 1",

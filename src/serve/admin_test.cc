@@ -167,7 +167,7 @@ TEST_F(AdminTest, TellsWhatIsLoaded) {
   EXPECT_EQ(Ask("GET", "/admin/v2").status, 404);
   const TestResponse wrong = Ask("PUT", "/admin/v1/models");
   EXPECT_EQ(wrong.status, 405);
-  EXPECT_EQ(wrong.headers.at("allow"), "GET, POST");
+  EXPECT_EQ(wrong.headers.at("allow"), "GET, HEAD, POST, OPTIONS");
 }
 
 TEST_F(AdminTest, LoadsWhileOthersAnswer) {

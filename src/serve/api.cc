@@ -112,7 +112,7 @@ struct Api::Impl {
   Result<void> Tokenize(Call&, const Json&, const ModelPtr&);
   Result<void> Detokenize(Call&, const Json&, const ModelPtr&);
 
-  ReplyHead MakeHead(const char* prefix, const GenerationRequest& request,
+  ReplyHead MakeHead(const Call& call, const char* prefix, const GenerationRequest& request,
                      const ServedModel& model) const;
   std::shared_ptr<Generation> MakeGeneration(Call& call, const ModelPtr& model,
                                              const char* endpoint, const std::string& id,
@@ -276,9 +276,12 @@ Result<ModelPtr> Api::Impl::FindModel(const Caller* caller, const std::string& n
 
 // ---- POST
 
-ReplyHead Api::Impl::MakeHead(const char* prefix, const GenerationRequest& request,
-                              const ServedModel& model) const {
-  return {.id = NewId(prefix),
+ReplyHead Api::Impl::MakeHead(const Call& call, const char* prefix,
+                              const GenerationRequest& request, const ServedModel& model) const {
+  // The line of a batch is the same request however often it is asked, which the ledger tells by
+  // its id.
+  const bool is_batch = call.caller != nullptr && call.caller->is_batch;
+  return {.id = is_batch ? prefix + call.exchange->request().id : NewId(prefix),
           .created_unix_s = clock.UnixSeconds(),
           .model = model.name,
           .tokenizer = model.tokenizer,
@@ -314,7 +317,7 @@ void Api::Impl::Attribute(const Call& call, engine::Request& request) const {
 Result<void> Api::Impl::Chat(Call& call, const Json& body, const ModelPtr& model) {
   TRY_ASSIGN(const ChatRequest request, ReadChatRequest(body, *model));
   TRY_ASSIGN(std::vector<int32_t> prompt, PromptIds(request, *model));
-  ReplyHead head = MakeHead("chatcmpl-", request, *model);
+  ReplyHead head = MakeHead(call, "chatcmpl-", request, *model);
   if (head.return_token_ids) head.prompts.push_back(prompt);
   std::vector<engine::Request> made;
   for (int i = 0; i < request.choice_count; ++i) {
@@ -345,7 +348,7 @@ Result<void> Api::Impl::Chat(Call& call, const Json& body, const ModelPtr& model
 Result<void> Api::Impl::Complete(Call& call, const Json& body, const ModelPtr& model) {
   constexpr int32_t kMaxTokensDefault = 16;  // OpenAI's
   TRY_ASSIGN(const CompletionRequest request, ReadCompletionRequest(body, *model));
-  ReplyHead head = MakeHead("cmpl-", request, *model);
+  ReplyHead head = MakeHead(call, "cmpl-", request, *model);
   std::vector<engine::Request> made;
   for (const Prompt& prompt : request.prompts) {
     TRY_ASSIGN(const std::vector<int32_t> ids, PromptIds(prompt, *model));

@@ -65,9 +65,14 @@ void Exchange::Reply(HttpResponse response) {
   std::string bytes = HeadLocked(response.status, has_body ? response.content_type : "");
   for (const auto& [name, value] : response.headers)
     bytes += fmt::format("{}: {}\r\n", name, value);
-  if (has_body) bytes += fmt::format("content-length: {}\r\n", response.body.size());
+  if (has_body)
+    bytes += fmt::format("content-length: {}\r\n", std::ssize(response.body) + response.rest_bytes);
   bytes += "\r\n";
-  if (has_body && request_.method != "HEAD") bytes += response.body;
+  if (has_body && request_.method != "HEAD") {
+    bytes += response.body;
+    rest_bytes_ = response.rest_bytes;
+    rest_ = std::move(response.rest);
+  }
   unsent_ = std::move(bytes);
   WakeUnlocked(lock);
 }
@@ -134,7 +139,17 @@ void Exchange::CountTokens(int64_t prompt_count, int64_t completion_count) {
 
 Exchange::Output Exchange::Take() {
   std::lock_guard lock(mutex_);
-  return {std::exchange(unsent_, {}), complete_};
+  if (unsent_.empty() && rest_bytes_ > 0) {
+    unsent_ = rest_();
+    rest_bytes_ -= std::ssize(unsent_);
+    if (unsent_.empty() || rest_bytes_ < 0) {
+      gone_ = true;
+      unsent_.clear();
+      rest_bytes_ = 0;
+    }
+    if (rest_bytes_ == 0) rest_ = nullptr;
+  }
+  return {std::exchange(unsent_, {}), complete_ && rest_bytes_ == 0 && !gone_};
 }
 
 void Exchange::OnOutput(std::function<void()> wake) {
@@ -147,6 +162,8 @@ void Exchange::Abandon() {
   if (gone_) return;
   gone_ = true;
   unsent_.clear();
+  rest_bytes_ = 0;
+  rest_ = nullptr;
   const auto on_gone = std::exchange(on_gone_, nullptr);
   WakeUnlocked(lock);
   if (on_gone) on_gone();

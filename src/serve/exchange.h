@@ -37,6 +37,11 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers = {};  // further ones, lower case
+  // What follows `body`, `rest_bytes` in all, made in pieces as the client takes them, so that a
+  // large file is never whole in memory. Called on an I/O thread: must be quick. Nothing, or too
+  // much, says that it can't go on, and the connection is cut.
+  int64_t rest_bytes = 0;
+  std::function<std::string()> rest = nullptr;
 };
 
 // Thread-safe. An answer is either one Reply, or Stream calls and a Finish.
@@ -117,7 +122,9 @@ class Exchange {
   std::string unsent_;
   int status_ = 0;
   bool streaming_ = false;
-  bool complete_ = false;  // the answerer is done
+  bool complete_ = false;   // the answerer is done
+  int64_t rest_bytes_ = 0;  // of the answer's rest, to be made
+  std::function<std::string()> rest_;
   bool gone_ = false;
   int64_t prompt_tokens_ = 0;
   int64_t completion_tokens_ = 0;

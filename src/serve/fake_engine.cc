@@ -185,9 +185,12 @@ void FakeEngine::Advance(const std::string& id, Live& live) {
   const engine::Verdict verdict = live.sink(delta);
   if (verdict == engine::Verdict::kCancel)
     Close(id, live, engine::FinishReason::kCancelled, std::nullopt);
-  if (verdict == engine::Verdict::kStop)
-    Close(id, live, engine::FinishReason::kStop,
-          engine::Delta{.finish = engine::FinishReason::kStop, .usage = live.usage});
+  if (verdict == engine::Verdict::kStop) {
+    engine::Delta last;
+    last.finish = engine::FinishReason::kStop;
+    last.usage = live.usage;
+    Close(id, live, engine::FinishReason::kStop, std::move(last));
+  }
 }
 
 void FakeEngine::Loop(std::stop_token stop) {

@@ -38,6 +38,7 @@ struct Held {
   int64_t output_tokens = 0;
   int64_t max_tokens = 0;
   bool admitted = false;
+  bool paid = false;  // posted in an earlier life of the server: nothing is held for it
 };
 
 // Never more than was held, whatever the engine counts.
@@ -63,6 +64,23 @@ struct Meter::State {
     const auto node = held.extract(id);
     return node ? std::optional(node.mapped()) : std::nullopt;
   }
+
+  // Takes those out of `holds` that have been posted before, and lets them run as they are.
+  // Whether there were any.
+  bool TakePaid(const ledger::Ledger& ledger, std::vector<ledger::HoldRequest>& holds) {
+    const auto is_paid = [&](const ledger::HoldRequest& hold) {
+      // The id of the API's request is that of no engine's.
+      const auto rows =
+          ledger.store().ListUsage({.request_id = hold.request_id}, /*limit=*/1, /*before=*/0);
+      if (!rows || rows->empty()) return false;
+      std::lock_guard lock(mutex);
+      Held& one = held.at(hold.request_id);
+      one.paid = true;
+      one.output_tokens = one.max_tokens;
+      return true;
+    };
+    return std::erase_if(holds, is_paid) > 0;
+  }
 };
 
 Meter::Meter(ledger::Ledger& ledger) : ledger_(ledger), state_(std::make_shared<State>()) {}
@@ -73,7 +91,13 @@ void Meter::Hold(const MeteredCall& call, ledger::Ledger::Done done) {
   std::vector<ledger::HoldRequest> holds;
   std::vector<std::string> ids;
   {
-    std::lock_guard lock(state_->mutex);
+    std::unique_lock lock(state_->mutex);
+    // A line of a batch that is asked again while the engine still ends the last time.
+    if (std::ranges::any_of(call.requests,
+                            [&](const auto& one) { return state_->held.contains(one.id); })) {
+      lock.unlock();
+      return done(Fail(ErrorCode::kUnavailable, "the request is still under way"));
+    }
     for (const MeteredRequest& request : call.requests) {
       ledger::HoldRequest hold{.request_id = request.id,
                                .api_request_id = call.api_request_id,
@@ -94,12 +118,22 @@ void Meter::Hold(const MeteredCall& call, ledger::Ledger::Done done) {
       holds.push_back(std::move(hold));
     }
   }
-  ledger_.Hold(std::move(holds),
-               [state = state_, ids = std::move(ids), done = std::move(done)](Result<void> result) {
-                 if (!result)
-                   for (const std::string& id : ids) state->Take(id);
-                 done(std::move(result));
-               });
+  auto told = [state = state_, ids = std::move(ids), done = std::move(done)](Result<void> result) {
+    if (!result)
+      for (const std::string& id : ids) state->Take(id);
+    done(std::move(result));
+  };
+  if (!call.caller->is_batch) return ledger_.Hold(std::move(holds), std::move(told));
+  // A line keeps its ids however often it is asked, so that what was posted before the server went
+  // down is not charged again, nor refused for want of credit.
+  ledger_.Hold(holds, [state = state_, &ledger = ledger_, holds,
+                       told = std::move(told)](Result<void> result) mutable {
+    const bool may_be_paid = !result && (result.error().code == ErrorCode::kAlreadyExists ||
+                                         result.error().code == ErrorCode::kQuotaExceeded);
+    if (!may_be_paid || !state->TakePaid(ledger, holds)) return told(std::move(result));
+    if (holds.empty()) return told({});
+    ledger.Hold(std::move(holds), std::move(told));
+  });
 }
 
 void Meter::Abandon(const std::string& id) {
@@ -148,7 +182,7 @@ void Meter::Finish(const std::string& id, const engine::Usage& usage, engine::Fi
   CHECK(held.has_value()) << id;
   const Quantities used = Used(*held, usage);
   const bool is_nothing = std::ranges::all_of(used, [](int64_t quantity) { return quantity == 0; });
-  if (reason == engine::FinishReason::kError || is_nothing)
+  if (held->paid || reason == engine::FinishReason::kError || is_nothing)
     return ledger_.Void(id, std::move(posted));
   ledger_.Post(id, used, ReasonName(reason), std::move(posted));
 }

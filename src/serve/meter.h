@@ -52,7 +52,9 @@ class Meter final : public engine::Hooks {
   ledger::Ledger& ledger() const { return ledger_; }
 
   // Holds prompt and first slice of every choice; `done` as the ledger's: on its writer's thread,
-  // when that is durable. Errors: the ledger's, after which nothing is held.
+  // when that is durable. A line of a batch that was posted before runs without a hold, and is not
+  // posted again. Errors, after which nothing is held: the ledger's; kUnavailable (an id is under
+  // way), which is told at once.
   void Hold(const MeteredCall& call, ledger::Ledger::Done done);
 
   // A request that was held will not be submitted, or its Submit has failed: it is voided, unless

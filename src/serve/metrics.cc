@@ -248,6 +248,7 @@ struct Metrics::Impl {
   const std::string version;
   const std::function<int64_t()> connection_count;
   const ledger::Ledger* const ledger;
+  std::vector<std::function<std::string()>> texts = {};
   prometheus::Registry registry{};
 
   prometheus::Family<prometheus::Counter>& requests =
@@ -333,7 +334,13 @@ void Metrics::CountRefusal(const std::string& model, ErrorCode code) {
 std::string Metrics::Text() const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   std::ranges::move(impl_->Collect(), std::back_inserter(families));
-  return prometheus::TextSerializer().Serialize(families);
+  std::string text = prometheus::TextSerializer().Serialize(families);
+  for (const auto& more : impl_->texts) text += more();
+  return text;
+}
+
+void Metrics::AddText(std::function<std::string()> text) {
+  impl_->texts.push_back(std::move(text));
 }
 
 HttpResponse Metrics::Response() const {

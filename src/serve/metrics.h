@@ -67,6 +67,9 @@ class Metrics {
   // A request that got an error instead of work. `model` is one of ours, or "" if it named none.
   void CountRefusal(const std::string& model, ErrorCode code);
 
+  // Metrics of others, in the same form, made when they are asked for. Before the first Text.
+  void AddText(std::function<std::string()> text);
+
   std::string Text() const;
   HttpResponse Response() const;  // the text, as it is served
 

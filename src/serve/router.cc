@@ -40,8 +40,8 @@ std::optional<PathArguments> Match(std::string_view pattern, std::string_view pa
 
 void Router::Handle(const std::shared_ptr<Exchange>& exchange) const {
   const HttpRequest& request = exchange->request();
-  const std::string_view asked = request.method;
-  const std::string_view method = asked == "HEAD" ? "GET" : asked;
+  const std::string_view method =
+      request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
   std::string allow;
   for (const Route& route : routes_) {
     const auto arguments = Match(route.pattern, request.path);

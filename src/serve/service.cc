@@ -2,8 +2,10 @@
 
 #include <spdlog/spdlog.h>
 
+#include <future>
 #include <optional>
 
+#include "base/check.h"
 #include "serve/account.h"
 #include "serve/api.h"
 #include "serve/build_info.h"
@@ -28,15 +30,22 @@ struct Service::Impl {
   Api api;
   std::optional<Account> account;
   std::optional<LeaseKeeper> lease_keeper;
+  const ModelRegistry& models;
+  const Clock& clock;
+  Meter* const meter;
+  std::unique_ptr<BatchService> batches;
   HttpServer server;  // last, so that it stops first
 };
 
-Service::Impl::Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock,
-                    Meter* meter)
+Service::Impl::Impl(HttpConfig config, const ModelRegistry& models_in, const Clock& clock_in,
+                    Meter* meter_in)
     : metrics(
-          models, kVersion, [this] { return server.connection_count(); },
-          meter == nullptr ? nullptr : &meter->ledger()),
-      api(models, metrics, clock, meter),
+          models_in, kVersion, [this] { return server.connection_count(); },
+          meter_in == nullptr ? nullptr : &meter_in->ledger()),
+      api(models_in, metrics, clock_in, meter_in),
+      models(models_in),
+      clock(clock_in),
+      meter(meter_in),
       server(
           std::move(config), [this](auto exchange) { api.Handle(std::move(exchange)); },
           [this](const Exchange& exchange, auto elapsed) { Observe(exchange, elapsed); }) {
@@ -65,6 +74,25 @@ Service::Service(HttpConfig config, const ModelRegistry& models, const Clock& cl
 
 Service::~Service() { Drain(std::chrono::milliseconds(0)); }
 
+Result<void> Service::OpenBatches(const BatchConfig& config) {
+  CHECK(impl_->meter != nullptr) << "batches are billed";
+  Api& api = impl_->api;
+  TRY_ASSIGN(impl_->batches,
+             BatchService::Open(
+                 config,
+                 [&api](const HttpRequest& request, const char* scope) {
+                   return api.access().Authenticate(request, scope);
+                 },
+                 MakeBatchPorts([&api](auto exchange) { api.Handle(std::move(exchange)); },
+                                impl_->meter->ledger(), impl_->models),
+                 impl_->clock));
+  impl_->batches->AddRoutes(api.router());
+  impl_->metrics.AddText([batches = impl_->batches.get()] { return batches->MetricsText(); });
+  return {};
+}
+
+void Service::StartBatches() { impl_->batches->Start(); }
+
 Result<void> Service::Start() { return impl_->server.Start(); }
 
 Api& Service::api() { return impl_->api; }
@@ -75,6 +103,9 @@ uint16_t Service::port() const { return impl_->server.port(); }
 
 void Service::Drain(std::chrono::milliseconds timeout) {
   impl_->api.StartDraining();
+  const auto batches = std::async(std::launch::async, [&] {
+    if (impl_->batches) impl_->batches->Stop(timeout);
+  });
   impl_->server.Drain(timeout);
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "serve/api.h"
+#include "serve/batch/batch_service.h"
 #include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
@@ -25,6 +26,13 @@ class Service {
   Service(HttpConfig config, const ModelRegistry& models, const Clock& clock,
           Meter* meter = nullptr);
   ~Service();  // Drain(0)
+
+  // Serves files and batches as well, which needs a meter. Before Start, once. Errors: those of
+  // BatchService::Open.
+  Result<void> OpenBatches(const BatchConfig& config);
+  // Goes on with the batches that are not over: when the models are there, and OpenBatches went
+  // well.
+  void StartBatches();
 
   // Listens and serves. Call once. Errors: kInvalidArgument (the host), kIo (the address is in use
   // or not ours).

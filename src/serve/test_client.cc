@@ -18,6 +18,10 @@ std::string Lower(std::string text) {
   return text;
 }
 
+std::string KeyLine(std::string_view key) {
+  return key.empty() ? "" : "Authorization: Bearer " + std::string(key) + "\r\n";
+}
+
 }  // namespace
 
 TestClient::TestClient(uint16_t port, int receive_buffer_bytes)
@@ -45,14 +49,14 @@ bool TestClient::Send(std::string_view bytes) {
   return true;
 }
 
-void TestClient::Get(std::string_view path) {
-  Send("GET " + std::string(path) + " HTTP/1.1\r\nHost: test\r\n\r\n");
+void TestClient::Get(std::string_view path, std::string_view key) {
+  Send("GET " + std::string(path) + " HTTP/1.1\r\nHost: test\r\n" + KeyLine(key) + "\r\n");
 }
 
-void TestClient::Post(std::string_view path, std::string_view json) {
-  Send("POST " + std::string(path) +
-       " HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: " +
-       std::to_string(json.size()) + "\r\n\r\n" + std::string(json));
+void TestClient::Post(std::string_view path, std::string_view json, std::string_view key) {
+  Send("POST " + std::string(path) + " HTTP/1.1\r\nHost: test\r\n" + KeyLine(key) +
+       "Content-Type: application/json\r\nContent-Length: " + std::to_string(json.size()) +
+       "\r\n\r\n" + std::string(json));
 }
 
 bool TestClient::Fill() {

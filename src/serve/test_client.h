@@ -28,8 +28,9 @@ class TestClient {
 
   // False when the server has closed.
   bool Send(std::string_view bytes);
-  void Get(std::string_view path);
-  void Post(std::string_view path, std::string_view json);
+  // With a `key` in the Authorization header, if there is one.
+  void Get(std::string_view path, std::string_view key = "");
+  void Post(std::string_view path, std::string_view json, std::string_view key = "");
 
   // The next response; nullopt when the server closes, or says nothing for the time limit. `head`:
   // there is no body.

@@ -67,10 +67,13 @@ class Server:
                 self.process.wait()
         return self.process.returncode
 
+    def metrics(self):
+        return httpx.get(self.url + "/metrics").text
+
     def metric(self, name, **labels):
         """The sum of a metric's series that have these labels."""
         total = 0.0
-        for line in httpx.get(self.url + "/metrics").text.splitlines():
+        for line in self.metrics().splitlines():
             found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
             if not found or found.group(1) != name:
                 continue
@@ -78,6 +81,46 @@ class Server:
             if labels.items() <= series.items():
                 total += float(found.group(3))
         return total
+
+
+ADMIN_KEY = "a key that is long enough"
+
+
+class RentedServer(Server):
+    """A server with a ledger in `folder`, which may have been there before, and an admin port."""
+
+    def __init__(self, log_path, folder, *flags, **options):
+        key_file = folder.parent / "admin.key"
+        key_file.write_text(ADMIN_KEY + "\n")
+        super().__init__(log_path, "--ledger", str(folder), "--admin-port", "0", "--admin-key-file",
+                         str(key_file), *flags, **options)
+        self.folder = folder
+        port = re.search(r"admin API at http://127\.0\.0\.1:(\d+)/admin/v1", self.log()).group(1)
+        self.admin = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60,
+                                  headers={"authorization": f"Bearer {ADMIN_KEY}"})
+
+    def metrics(self):
+        return self.admin.get("/metrics").text
+
+    def make(self, kind, **fields):
+        """A tenant, key, price, ... as the admin API answers."""
+        answer = self.admin.post(f"/admin/v1/{kind}", json=fields)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def developer_key(self):
+        return (self.folder / "developer.key").read_text().strip()
+
+    def openai(self, key):
+        return openai.OpenAI(base_url=self.url + "/v1", api_key=key, max_retries=0, timeout=120)
+
+    def http(self, key):
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {key}"},
+                            timeout=120)
+
+    def stop(self):
+        self.admin.close()
+        return super().stop()
 
 
 @pytest.hookimpl(wrapper=True)
