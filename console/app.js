@@ -49,7 +49,7 @@ function signOut(message = '') {
   showSignIn(app, signIn, message);
 }
 
-async function signIn(key) {
+async function signIn(key, movesFocus = true) {
   const found = await findRole(key);
   store(found.role, key);
   session = {...found, key, api: new Api(key, () => {
@@ -57,7 +57,7 @@ async function signIn(key) {
       'revoked. Sign in again.');
   })};
   showFrame();
-  navigate();
+  navigate(movesFocus);
 }
 
 const pagesOf = (role) => kPages.filter((page) => !page.operator || role === 'operator');
@@ -78,7 +78,8 @@ function showFrame() {
       h('main', {id: 'main', tabindex: '-1'})));
 }
 
-async function navigate() {
+/** `movesFocus`: not when the browser has just loaded us, and begins at the top by itself. */
+async function navigate(movesFocus = true) {
   if (!session) return;
   const {parts, parameters} = place();
   const page = pagesOf(session.role).find((each) => each.path === (parts[0] ?? 'overview'));
@@ -97,7 +98,7 @@ async function navigate() {
   const heading = h('h1', {tabindex: '-1'}, title);
   replace(main, heading, body);
   // A keyboard goes on from here, and a screen reader says where it is.
-  heading.focus({preventScroll: true});
+  if (movesFocus) heading.focus({preventScroll: true});
   window.scrollTo(0, 0);
   if (!page) {
     replace(body, h('p', {}, 'There is no such page. ', h('a', {href: to('overview')}, 'Overview')));
@@ -112,7 +113,7 @@ async function navigate() {
     if (!signal.aborted) replace(body, content);
   } catch (error) {
     if (signal.aborted || !session) return;
-    replace(body, failure(error, navigate));
+    replace(body, failure(error, () => navigate()));
     if (!error.status && error.status !== 0) console.error(error);
   } finally {
     clearTimeout(waiting);
@@ -124,7 +125,7 @@ document.querySelector('a.skip').addEventListener('click', (event) => {
   event.preventDefault();  // '#main' is not one of our places
   (document.getElementById('main') ?? app.querySelector('h1'))?.focus();
 });
-window.addEventListener('hashchange', navigate);
+window.addEventListener('hashchange', () => navigate());
 
 /** Goes on as who was signed in in this tab, if anybody was. */
 async function resume() {
@@ -134,7 +135,7 @@ async function resume() {
     return;
   }
   try {
-    await signIn(earlier.key);
+    await signIn(earlier.key, false);
   } catch (error) {
     if (error.status !== 0) {
       signOut(error.message);

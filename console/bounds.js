@@ -8,7 +8,8 @@ const kMeasures = ['money', 'tokens'];
 const kLimits = [['requests_per_minute', 'Requests per minute'],
   ['tokens_per_minute', 'Tokens per minute'],
   ['concurrent_requests', 'Requests at a time']];
-const kPeriodNames = {day: 'Today', month: 'This month', total: 'In all'};
+const kPeriodNames = {day: 'Today', month: 'This month', total: 'In all'};  // of what is used
+const kEachPeriod = {day: 'Each day', month: 'Each month', total: 'In all'};  // of what is set
 
 const whole = (cap, value) => (cap.measure === 'money' ? micros(value) : BigInt(value ?? 0)) ?? 0n;
 const shown = (cap, value) => (cap.measure === 'money' ? moneyOfMicros(value) : count(value));
@@ -76,8 +77,8 @@ export function boundsFields({caps = [], limits = {}} = {}, currency = '') {
     h('fieldset', {}, h('legend', {}, 'Caps'),
       h('p', {class: 'hint'}, 'Never exceeded, whatever runs at once. Empty: no cap.'),
       kPeriods.map((period) => h('div', {class: 'cap-fields', role: 'group',
-        'aria-label': kPeriodNames[period]},
-      h('span', {class: 'cap-period', 'aria-hidden': 'true'}, kPeriodNames[period]),
+        'aria-label': kEachPeriod[period]},
+      h('span', {class: 'cap-period', 'aria-hidden': 'true'}, kEachPeriod[period]),
       kMeasures.map((measure) => capField(period, measure))))),
     h('fieldset', {}, h('legend', {}, 'Limits'),
       h('div', {class: 'columns'}, kLimits.map(([name, label]) => field({

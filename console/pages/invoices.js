@@ -1,7 +1,7 @@
 import {part, query, save} from '../api.js';
 import {announce, badge, button, code, definitions, h, replace, section, table} from '../dom.js';
 import {field} from '../forms.js';
-import {count, date, money, perUnit, words} from '../format.js';
+import {count, date, money, words} from '../format.js';
 import {optionsOf} from '../names.js';
 import {remember, to} from '../router.js';
 
@@ -16,7 +16,6 @@ export async function showInvoices(context) {
   const tenant = field({name: 'tenant', label: 'Tenant', type: 'select',
     options: optionsOf(tenants, 'all tenants'), value: parameters.get('tenant') ?? ''});
   const select = tenant.querySelector('select');
-  const nameOf = (invoice) => invoice.tenant_name ?? tenantOf(invoice);
 
   async function show() {
     remember({tenant: select.value});
@@ -27,10 +26,10 @@ export async function showInvoices(context) {
       empty: 'Nothing has been used yet, so there is no invoice.',
       columns: [
         {label: 'Month', cell: (invoice) => h('a', {
-          href: isOperator ? to('invoices', tenantOf(invoice), monthOf(invoice))
-            : to('invoices', monthOf(invoice))},
-        monthOf(invoice), isOperator && h('span', {class: 'visually-hidden'}, `, ${nameOf(invoice)}`))},
-        ...(isOperator ? [{label: 'Tenant', cell: nameOf}] : []),
+          href: isOperator ? to('invoices', invoice.tenant, invoice.month)
+            : to('invoices', invoice.month)},
+        invoice.month, isOperator && h('span', {class: 'visually-hidden'}, `, ${invoice.tenant_name}`))},
+        ...(isOperator ? [{label: 'Tenant', cell: (invoice) => invoice.tenant_name}] : []),
         {label: 'State', cell: stateBadge},
         {label: `Total (${currency})`, number: true, cell: (invoice) => money(invoice.total)},
       ],
@@ -42,10 +41,8 @@ export async function showInvoices(context) {
   await show();
 }
 
-const tenantOf = (invoice) => invoice.tenant?.id ?? invoice.tenant ?? '';
-const monthOf = (invoice) => invoice.month ?? date(invoice.from).slice(0, 7);
 const stateBadge = (invoice) => (
-  invoice.is_open || invoice.open ? badge('running month', 'warn') : badge('final', 'good'));
+  invoice.open || invoice.status === 'open' ? badge('running month', 'warn') : badge('final', 'good'));
 
 /** One invoice, made from its JSON. @param {import('../app.js').Context} context */
 export async function showInvoice(context) {
@@ -55,29 +52,29 @@ export async function showInvoice(context) {
     : `/v1/invoices/${part(month)}`;
   const invoice = await api.get(path, signal);
   const currency = invoice.currency ?? context.currency;
-  heading.textContent = `Invoice ${invoice.number ?? month}`;
+  heading.textContent = `Invoice ${invoice.id ?? month}`;
   const download = ([format, label]) => button(`Download ${label}`, async () => {
     const response = await api.ask('GET', `${path}?format=${format}`, {signal});
-    await save(response, `invoice-${invoice.number ?? month}.${kEndings[format]}`);
+    await save(response, `invoice-${invoice.id ?? month}.${kEndings[format]}`);
     announce(`Saved as ${label}.`);
   });
   replace(main,
     h('p', {class: 'no-print'}, h('a', {href: to('invoices')}, 'All invoices')),
     section(month, [kFormats.map(download), button('Print', () => window.print())],
       definitions([
-        ['Tenant', invoice.tenant?.name ?? tenantOf(invoice)], ['State', stateBadge(invoice)],
+        ['Tenant', invoice.tenant.name], ['State', stateBadge(invoice)],
         ['From', date(invoice.from)], ['Until', date(invoice.to)],
         ['Total', money(invoice.total, currency)]]),
       table({
-        caption: `Lines of invoice ${invoice.number ?? month}`, rows: invoice.lines ?? [],
+        caption: `Lines of invoice ${invoice.id ?? month}`, rows: invoice.lines ?? [],
         empty: 'Nothing was used in this month.',
         columns: [
-          {label: 'Project', cell: (line) => line.project?.name ?? line.project ?? '–'},
+          {label: 'Project', cell: (line) => line.project_name ?? '–'},
           {label: 'Model', cell: (line) => line.model || '–'},
           {label: 'Tier', nowrap: true, cell: (line) => words(line.tier)},
           {label: 'Quantity', number: true, cell: (line) => `${count(line.quantity)} ${words(line.unit)}`},
           {label: `Price (${currency})`, number: true, cell: (line) => (
-            `${money(line.rate)} ${perUnit(line.unit)}`)},
+            `${money(line.rate)} per ${line.rate_per}`)},
           {label: 'Requests', number: true, cell: (line) => count(line.requests)},
           {label: 'First and last request', cell: (line) => [code(line.first_request_id ?? ''), h('br'),
             code(line.last_request_id ?? '')]},

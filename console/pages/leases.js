@@ -13,7 +13,7 @@ export async function showLeases(context) {
   const tenants = isOperator ? await api.list('/admin/v1/tenants', signal) : [];
   const leases = isOperator ? await api.list(kPath, signal)
     : (await api.get('/v1/account', signal)).leases ?? [];
-  const nameOf = (lease) => lease.tenant_name ?? lease.tenant;
+  const nameOf = (lease) => lease.tenant_name;
   const create = () => createLease(context, tenants);
   const running = leases.filter((lease) => lease.state === 'running');
   replace(main,

@@ -120,7 +120,7 @@ function read(stats, isOperator, currency) {
   if (!isOperator) {
     return {models, spent: stats.spent, spentNote: `${count(stats.requests)} requests, ${
       count(stats.tokens)} tokens`, available: stats.available,
-    availableNote: stats.available === null ? 'no bound' : 'before it is used up'};
+    availableNote: stats.available === null ? 'no bound' : 'credit and credit line'};
   }
   const all = stats.totals;
   if (!all) return {models, spent: null, available: null, books: noLedger()};

@@ -54,7 +54,7 @@ export async function showUsage(context) {
     const [report, requests] = await Promise.all([
       api.get(base + query(asked), signal),
       api.list(`${base}/requests${query({...same, limit: kRowsShown})}`, signal)]);
-    replace(results, usageTable(report, names));
+    replace(results, usageTable(report));
     replace(recent, requestTable(requests, names));
     announce(`${report.data.length} rows of usage.`);
   }
@@ -73,16 +73,16 @@ export async function showUsage(context) {
 }
 
 /** What a row is grouped by, as names. */
-function groupCell(group, names) {
+function groupCell(group) {
   return (row) => {
     if (group === 'tier') return words(row.tier);
     if (group === 'day') return row.day;
     if (group === 'model') return row.model || '–';
-    return names.of(row[`${group}_name`] ?? row[group]);
+    return row[`${group}_name`] ?? '–';
   };
 }
 
-function usageTable(report, names) {
+function usageTable(report) {
   const rows = report.data;
   const groups = report.group_by ?? [];
   const total = (name) => count(rows.reduce((sum, row) => sum + (row[name] ?? 0), 0));
@@ -91,7 +91,7 @@ function usageTable(report, names) {
   const columns = [
     ...(groups.length === 0 ? [{label: 'Period', cell: () => 'all'}]
       : groups.map((group) => ({label: group[0].toUpperCase() + group.slice(1),
-        cell: groupCell(group, names)}))),
+        cell: groupCell(group)}))),
     {label: 'Requests', number: true, cell: (row) => count(row.requests)},
     ...kTokens.map(([name, label]) => ({label, number: true, cell: (row) => count(row[name])})),
     ...(hasEnergy ? [

@@ -133,12 +133,14 @@ class State:
                 for i in range(1, 6)]
 
     def invoice(self, of, month):
-        return {"object": "invoice", "number": f"{of['id']}-{month}",
+        return {"object": "invoice", "id": f"{of['id']}-{month}",
                 "tenant": {"id": of["id"], "name": of["name"]}, "month": month, "currency": "USD",
-                "from": NOW - 20 * 86400, "to": NOW, "open": month == "2026-11",
+                "from": NOW - 20 * 86400, "to": NOW,
+                "open": month == "2026-11", "status": "open" if month == "2026-11" else "final",
                 "total": "18.500000",
-                "lines": [{"project": "default", "model": self.model_name, "tier": "on_demand",
-                           "unit": unit, "rate": rate, "quantity": 12_345_678,
+                "lines": [{"project_name": "default", "model": self.model_name, "tier": "on_demand",
+                           "unit": unit, "rate": rate,
+                           "rate_per": f"million {unit.replace('_', ' ')}s", "quantity": 12_345_678,
                            "amount": amount, "requests": 42,
                            "first_request_id": "chatcmpl-00000001",
                            "last_request_id": "chatcmpl-0000002a"}

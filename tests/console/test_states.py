@@ -342,7 +342,7 @@ def test_a_form_shows_what_the_server_refuses(operator, mock):
     dialog.get_by_text("there is such a tenant").wait_for()
     mock.state.failing.clear()
     dialog.get_by_label("Name").fill("Someone new")
-    today = dialog.get_by_role("group", name="Today")
+    today = dialog.get_by_role("group", name="Each day")
     today.get_by_label("Money (USD)").fill("nonsense")
     dialog.get_by_role("button", name="Create").click()
     assert "an amount like 5.00" in dialog.get_by_role("alert").inner_text()
