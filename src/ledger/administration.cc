@@ -328,6 +328,7 @@ Result<Ledger::MadeKey> Ledger::RotateKey(const std::string& actor, Number key, 
   TRY_ASSIGN(NewSecret secret, MakeSecret());
   Key made = old;
   made.number = impl_->next_number++;
+  made.root = RootOf(old);
   made.id = NewRecordId("key_");
   made.prefix = std::move(secret.prefix);
   made.hash = std::move(secret.hash);
@@ -336,6 +337,10 @@ Result<Ledger::MadeKey> Ledger::RotateKey(const std::string& actor, Number key, 
   old.expires_at = old.expires_at == 0 ? ends_at : std::min(old.expires_at, ends_at);
   const Json details = {{"new_key", made.id}, {"prefix", made.prefix}, {"ends_at", old.expires_at}};
   TRY(impl_->Write({old, made, impl_->Audit(actor, "key.rotate", old.id, details)}));
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->book.CountTogether(made.number, made.root);
+  }
   impl_->Replace([&](Impl::Lists& lists) {
     At(lists.keys, key) = old;
     lists.keys.push_back(made);

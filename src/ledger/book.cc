@@ -167,6 +167,8 @@ Result<Book> Book::Load(const StoredState& state) {
 
   Book book;
   book.balances_ = state.balances;
+  for (const Key& key : state.keys)
+    if (key.root != 0) book.CountTogether(key.number, key.root);
   for (const Hold& hold : state.holds) book.Count(ChargeOf(hold), {}, {hold.amount, hold.tokens});
   Micros earned = 0;
   for (const Spent& spent : state.spent) {
@@ -277,8 +279,13 @@ Micros Book::Balance(Account account) const {
 }
 
 Book::State Book::StateOf(Subject subject, Number number, Period period, int64_t at) const {
-  const auto found = states_.find({subject, period, number, PeriodIndex(period, at)});
+  const auto found = states_.find(PlaceOf(subject, number, period, at));
   return found == states_.end() ? State{} : found->second;
+}
+
+Book::Place Book::PlaceOf(Subject subject, Number number, Period period, int64_t at) const {
+  const auto root = subject == Subject::kKey ? roots_.find(number) : roots_.end();
+  return {subject, period, root == roots_.end() ? number : root->second, PeriodIndex(period, at)};
 }
 
 void Book::Move(Account from, Account to, Micros amount) {
@@ -291,10 +298,9 @@ void Book::Count(const Charge& charge, const Totals& posted, const Totals& held)
                                                  {Subject::kProject, charge.project},
                                                  {Subject::kTenant, charge.tenant}};
   for (const Period period : kPeriods) {
-    const int64_t index = PeriodIndex(period, charge.at);
     for (const auto& [subject, number] : subjects) {
       if (number == 0) continue;
-      State& state = states_[{subject, period, number, index}];
+      State& state = states_[PlaceOf(subject, number, period, charge.at)];
       state.posted = Sum(state.posted, posted);
       state.held = Sum(state.held, held);
       CHECK(state.held.money >= 0 && state.held.tokens >= 0)

@@ -56,6 +56,10 @@ class Book {
   // revenue -> credit, taken off what was spent at the charge's time.
   void Refund(const Charge& charge);
 
+  // What `key` spends counts to the caps of `root` from now on, and asking for either tells of
+  // both.
+  void CountTogether(Number key, Number root) { roots_[key] = root; }
+
   Micros Balance(Account account) const;
   struct State {
     Totals posted, held;
@@ -74,11 +78,13 @@ class Book {
     size_t operator()(const Place& place) const;
   };
 
+  Place PlaceOf(Subject subject, Number number, Period period, int64_t at) const;
   void Move(Account from, Account to, Micros amount);
   // Adds to the counters of every subject of the charge, in every period.
   void Count(const Charge& charge, const Totals& posted, const Totals& held);
 
   std::map<Account, Micros> balances_;
+  std::unordered_map<Number, Number> roots_;  // of keys that were rotated
   // Every period since the start, so that none is forgotten when the clock jumps.
   std::unordered_map<Place, State, PlaceHash> states_;
 };

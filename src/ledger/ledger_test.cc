@@ -244,6 +244,32 @@ TEST(Ledger, KeysAreMadeRotatedAndRevoked) {
   EXPECT_EQ(test.ledger->directory()->FindSecret(made->secret)->revoked_at, revoked->revoked_at);
 }
 
+TEST(Ledger, ARotatedKeyGoesOnWithItsCaps) {
+  TestLedger test;
+  test.SetPrices(1'000'000, 0, 0);
+  test.MakeTenant(1'000, {}, {}, {.caps = {{Period::kTotal, Measure::kTokens, 10}}});
+  const Key first = test.key;
+  ASSERT_TRUE(test.Hold("a", 6, 0));
+  ASSERT_TRUE(test.Post("a", Tokens(6, 0, 0)));
+  const auto second = test.ledger->RotateKey("test", first.number, 100);
+  ASSERT_TRUE(second);
+  const auto third = test.ledger->RotateKey("test", second->key.number, 100);
+  ASSERT_TRUE(third);
+  test.key = third->key;
+  EXPECT_EQ(test.Hold("b", 5, 0).error().code, ErrorCode::kQuotaExceeded);
+  ASSERT_TRUE(test.Hold("c", 3, 0));
+  ASSERT_TRUE(test.Post("c", Tokens(3, 0, 0)));
+  test.Reopen();
+  for (const Number number : {first.number, second->key.number, third->key.number}) {
+    const std::vector<CapState> caps = test.ledger->Caps(Subject::kKey, number);
+    ASSERT_EQ(caps.size(), 1u);
+    EXPECT_EQ(caps[0].used, 9);
+  }
+  test.key = first;  // still good for a while, but not for more
+  EXPECT_EQ(test.Hold("d", 2, 0).error().code, ErrorCode::kQuotaExceeded);
+  EXPECT_TRUE(test.Hold("e", 1, 0));
+}
+
 TEST(Ledger, RefusesTermsThatMakeNoSense) {
   TestLedger test;
   test.MakeTenant(0);

@@ -76,10 +76,15 @@ struct Key {
   int64_t created_at = 0;
   int64_t expires_at = 0;  // from then on refused
   int64_t revoked_at = 0;
+  // The key that this one comes from by rotations, the first of them; 0: it is none's. They share
+  // what is counted to their caps and limits: a new secret is no new allowance.
+  Number root = 0;
   // Scopes; empty: all. Endpoints are the names that docs/rental.md lists ("chat", "batches").
   std::vector<std::string> models{}, endpoints{};
   Bounds bounds{};
 };
+// Whose caps and limits a key's work counts to.
+inline Number RootOf(const Key& key) { return key.root != 0 ? key.root : key.number; }
 
 // From `effective_at` on, for `model` ("*": every model without a price of its own), what a unit
 // costs at a tier. Versions are kept: one that took effect is never changed.

@@ -71,7 +71,8 @@ CREATE TABLE keys (
   revoked_at INTEGER NOT NULL,            -- 0: not
   requests_per_minute INTEGER NOT NULL,
   tokens_per_minute INTEGER NOT NULL,
-  concurrent_requests INTEGER NOT NULL
+  concurrent_requests INTEGER NOT NULL,
+  root INTEGER NOT NULL                   -- the first key it was rotated from; 0: none
 ) STRICT;
 
 -- What a key may be used for; without a row of a kind: everything.

@@ -70,7 +70,7 @@ Result<void> ReadKeys(Database& database, StoredState& state) {
   TRY_ASSIGN(Statement row,
              database.Prepare("SELECT number, id, name, tenant, project, prefix, hash, created_at,"
                               " expires_at, revoked_at, requests_per_minute, tokens_per_minute,"
-                              " concurrent_requests FROM keys ORDER BY number"));
+                              " concurrent_requests, root FROM keys ORDER BY number"));
   TRY(ForEachRow(row, [&]() -> Result<void> {
     state.keys.push_back({.number = row.Int(0),
                           .id = row.Text(1),
@@ -82,6 +82,7 @@ Result<void> ReadKeys(Database& database, StoredState& state) {
                           .created_at = row.Int(7),
                           .expires_at = row.Int(8),
                           .revoked_at = row.Int(9),
+                          .root = row.Int(13),
                           .models = {},
                           .endpoints = {},
                           .bounds = {.caps = {}, .limits = LimitsAt(row, 10)}});

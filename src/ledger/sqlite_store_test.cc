@@ -115,6 +115,7 @@ TEST_F(SqliteStoreTest, KeepsEverythingAsItWas) {
           .created_at = 7,
           .expires_at = 8,
           .revoked_at = 9,
+          .root = 2,
           .models = {"b", "a'", ""},
           .endpoints = {"chat"},
           .bounds = {.caps = {{Period::kDay, Measure::kTokens, 0}}, .limits = {7, 8, 9}}};
@@ -149,6 +150,7 @@ TEST_F(SqliteStoreTest, KeepsEverythingAsItWas) {
     EXPECT_EQ(state.keys[0].bounds, key.bounds);
     EXPECT_EQ(state.keys[0].expires_at, 8);
     EXPECT_EQ(state.keys[0].revoked_at, 9);
+    EXPECT_EQ(state.keys[0].root, 2);
     ASSERT_EQ(state.prices.size(), 1u);
     EXPECT_EQ(state.prices[0].model, evil);
     EXPECT_EQ(state.prices[0].tier, Tier::kBatch);

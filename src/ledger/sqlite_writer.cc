@@ -89,12 +89,12 @@ Result<std::unique_ptr<SqliteWriter>> SqliteWriter::Open(Database database) {
        " concurrent_requests = excluded.concurrent_requests"},
       {&sql.put_key,
        "INSERT INTO keys (number, id, name, tenant, project, prefix, hash, created_at, expires_at,"
-       " revoked_at, requests_per_minute, tokens_per_minute, concurrent_requests)"
-       " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+       " revoked_at, requests_per_minute, tokens_per_minute, concurrent_requests, root)"
+       " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
        " ON CONFLICT (number) DO UPDATE SET id = excluded.id, name = excluded.name,"
        " tenant = excluded.tenant, project = excluded.project, prefix = excluded.prefix,"
        " hash = excluded.hash, created_at = excluded.created_at,"
-       " expires_at = excluded.expires_at, revoked_at = excluded.revoked_at,"
+       " expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, root = excluded.root,"
        " requests_per_minute = excluded.requests_per_minute,"
        " tokens_per_minute = excluded.tokens_per_minute,"
        " concurrent_requests = excluded.concurrent_requests"},
@@ -377,7 +377,7 @@ Result<void> SqliteWriter::Write(const Key& key) {
   sql.Bind(5, key.project).Bind(6, key.prefix).BindBlob(7, key.hash).Bind(8, key.created_at);
   sql.Bind(9, key.expires_at).Bind(10, key.revoked_at);
   sql.Bind(11, limits.requests_per_minute).Bind(12, limits.tokens_per_minute);
-  TRY(sql.Bind(13, limits.concurrent_requests).Run());
+  TRY(sql.Bind(13, limits.concurrent_requests).Bind(14, key.root).Run());
   TRY(PutScopes(key.number, kModelScope, key.models));
   TRY(PutScopes(key.number, kEndpointScope, key.endpoints));
   return PutBounds(static_cast<int64_t>(OwnerKind::kKey), key.number, key.bounds);

@@ -61,13 +61,13 @@ std::string FormatReset(int64_t duration_ns) {
 std::vector<RateLimiter::Level> RateLimiter::LevelsLocked(const Caller& caller) {
   const int64_t now_ns = clock_.NowNs();
   std::vector<Level> levels;
-  const auto add = [&](const char* name, const auto& of) {
-    const std::pair id(static_cast<int>(levels.size()), of.number);
-    levels.push_back({name, &of.bounds.limits, &buckets_.try_emplace(id, now_ns).first->second});
+  const auto add = [&](const char* name, ledger::Number number, const ledger::Bounds& bounds) {
+    const std::pair id(static_cast<int>(levels.size()), number);
+    levels.push_back({name, &bounds.limits, &buckets_.try_emplace(id, now_ns).first->second});
   };
-  add("key", *caller.key);
-  add("project", *caller.project);
-  add("tenant", *caller.tenant);
+  add("key", ledger::RootOf(*caller.key), caller.key->bounds);
+  add("project", caller.project->number, caller.project->bounds);
+  add("tenant", caller.tenant->number, caller.tenant->bounds);
   return levels;
 }
 
