@@ -110,7 +110,7 @@ Result<HttpResponse> AnswerUsageRows(const ledger::Ledger& ledger, const ReportS
       {"tenant", "project", "key", "model", "request_id", "from", "to", "limit", "before"},
       {"project", "key", "model", "request_id", "from", "to", "limit", "before"}));
   TRY_ASSIGN(const int64_t limit, admin::ReadInteger(query, "limit", 100, 1, kRowsMax));
-  TRY_ASSIGN(const int64_t before, admin::ReadInteger(query, "before", INT64_MAX, 1, INT64_MAX));
+  TRY_ASSIGN(const int64_t before, admin::ReadInteger(query, "before", 0, 1, INT64_MAX));
   TRY_ASSIGN(const ledger::UsageQuery asked, ReadQuery(scope, query));
   TRY_ASSIGN(const std::vector<ledger::Usage> rows, ledger.store().ListUsage(asked, limit, before));
   Json data = Json::array();
