@@ -695,6 +695,15 @@ TEST_F(GateTest, ReportsUsageAndInvoices) {
   EXPECT_EQ(stats["models"][0]["ttft"]["count"], 2);
 }
 
+TEST_F(GateTest, DescribesWhatItTells) {
+  const Json paths = Object(Get("/openapi.json").body)["paths"];
+  for (const char* path : {"/v1/account", "/v1/usage", "/v1/usage/requests", "/v1/invoices",
+                           "/v1/invoices/{month}", "/v1/stats"}) {
+    EXPECT_TRUE(paths[path].contains("get")) << path;
+    EXPECT_TRUE(paths[path]["get"]["responses"].contains("401")) << path;
+  }
+}
+
 TEST_F(GateTest, HidesTenantsFromEachOther) {
   const std::string other = MakeOther();
   Complete();

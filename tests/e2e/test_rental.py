@@ -3,9 +3,11 @@
 import itertools
 import json
 import os
+import random
 import socket
 import stat
 import subprocess
+import threading
 import time
 
 import httpx
@@ -233,6 +235,52 @@ def test_cached_tokens_are_billed_once(rented):
     # Nobody else finds what this tenant's prompts left behind.
     other = Tenant(rented).client.completions.create(model="demo", prompt=prompt, max_tokens=1)
     assert other.usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_scoring_bills_the_prompt_alone(rented):
+    tenant = Tenant(rented)
+    answer = tenant.client.completions.create(model="demo", prompt=PROMPT, max_tokens=0, echo=True,
+                                              logprobs=1)
+    usage = tenant.usage()
+    assert usage["output_tokens"] == answer.usage.completion_tokens == 0
+    assert usage["input_tokens"] == answer.usage.prompt_tokens > 0
+
+
+def test_many_at_once_are_billed_exactly(rented):
+    """Sixteen clients with one seed: whole answers, streams, choices, some of them cut off."""
+    tenant = Tenant(rented)
+    before = rented.metric("millpower_generated_tokens_total")
+    failures = []
+
+    def ask(seed):
+        random_ = random.Random(seed)
+        try:
+            for _ in range(8):
+                stream = random_.random() < 0.5
+                answer = tenant.client.completions.create(
+                    model="demo", prompt=PROMPT * random_.randint(1, 5), stream=stream,
+                    max_tokens=random_.choice([1, 30, 64, 65, 300]), n=random_.randint(1, 3),
+                    extra_body={"ignore_eos": True})
+                if not stream:
+                    continue
+                for at, _ in enumerate(answer):
+                    if at == seed:
+                        break
+                answer.close()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert eventually(lambda: rented.metric("millpower_ledger_open_holds") == 0)
+    assert tenant.usage()["output_tokens"] == (
+        rented.metric("millpower_generated_tokens_total") - before)
+    account = tenant.get("/v1/account")
+    assert account["spent"]["total"]["money"] == tenant.usage()["amount"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
