@@ -56,9 +56,9 @@ class PassingTime {
 
 // A tenant "acme" with 1.00 of credit; a prompt token costs 4 micro-units, a cached one 1, one of
 // output 10.
-class MeteringTest : public testing::Test {
+class GateTest : public testing::Test {
  protected:
-  MeteringTest() {
+  GateTest() {
     for (const Tier tier : {Tier::kOnDemand, Tier::kBatch, Tier::kLease})
       books_.SetPrices(4 * kOne, kOne, 10 * kOne, tier);
     books_.MakeTenant(1'000'000);
@@ -96,7 +96,7 @@ class MeteringTest : public testing::Test {
 
   // The rows of usage, oldest first.
   std::vector<ledger::Usage> Rows() {
-    auto rows = books_.ledger->store().ListUsage({}, 1000, INT64_MAX).value();
+    auto rows = books_.ledger->store().ListUsage({}, 1000, 0).value();
     std::ranges::reverse(rows);
     return rows;
   }
@@ -168,7 +168,7 @@ class MeteringTest : public testing::Test {
 
 // ---- Keys
 
-TEST_F(MeteringTest, LetsNobodyInWithoutAKey) {
+TEST_F(GateTest, LetsNobodyInWithoutAKey) {
   std::string forged = books_.secret;
   forged.back() = forged.back() == 'a' ? 'b' : 'a';
   const std::string truncated = books_.secret.substr(0, books_.secret.size() - 1);
@@ -196,7 +196,7 @@ TEST_F(MeteringTest, LetsNobodyInWithoutAKey) {
               HasSubstr("millpower_requests_refused_total{model=\"\",reason=\"auth\"}"));
 }
 
-TEST_F(MeteringTest, TakesTheSchemeInAnyCase) {
+TEST_F(GateTest, TakesTheSchemeInAnyCase) {
   TestClient client(service_.port());
   client.Send("GET /v1/models HTTP/1.1\r\nHost: h\r\nauthorization: bEARER  " + books_.secret +
               "\r\n\r\n");
@@ -206,7 +206,7 @@ TEST_F(MeteringTest, TakesTheSchemeInAnyCase) {
   EXPECT_EQ(client.Read()->status, 401);
 }
 
-TEST_F(MeteringTest, EndsKeysAtOnce) {
+TEST_F(GateTest, EndsKeysAtOnce) {
   SetKey([&](ledger::Key& key) { key.expires_at = books_.clock.UnixSeconds() + 60; });
   EXPECT_EQ(Complete().status, 200);
   books_.clock.unix_s += 59;
@@ -223,7 +223,7 @@ TEST_F(MeteringTest, EndsKeysAtOnce) {
   EXPECT_THAT(response.body, HasSubstr("revoked"));
 }
 
-TEST_F(MeteringTest, SuspendsTenants) {
+TEST_F(GateTest, SuspendsTenants) {
   SetTenant([](ledger::Tenant& tenant) { tenant.suspended = true; });
   ExpectRefused(Complete(), 403, "invalid_request_error", "permission_denied");
   EXPECT_EQ(Get("/v1/models").status, 403);
@@ -231,7 +231,7 @@ TEST_F(MeteringTest, SuspendsTenants) {
   EXPECT_EQ(Complete().status, 200);
 }
 
-TEST_F(MeteringTest, KeepsKeysToTheirScopes) {
+TEST_F(GateTest, KeepsKeysToTheirScopes) {
   ServedModel secret = model_.served;
   secret.name = "secret";
   models_.Add(secret);
@@ -257,7 +257,7 @@ TEST_F(MeteringTest, KeepsKeysToTheirScopes) {
 
 // ---- Bills
 
-TEST_F(MeteringTest, BillsWhatItTellsTheClient) {
+TEST_F(GateTest, BillsWhatItTellsTheClient) {
   const Json answer = Object(Complete().body);
   EXPECT_EQ(answer["usage"]["prompt_tokens"], 2);
   EXPECT_EQ(answer["usage"]["completion_tokens"], 7);
@@ -274,7 +274,7 @@ TEST_F(MeteringTest, BillsWhatItTellsTheClient) {
   EXPECT_EQ(model_.engine.last_request().caller, books_.tenant.id);
 }
 
-TEST_F(MeteringTest, BillsCachedTokensOnceAndAtTheirPrice) {
+TEST_F(GateTest, BillsCachedTokensOnceAndAtTheirPrice) {
   model_.engine.SetCachedTokens(5);
   const Json answer = Object(Complete({{"prompt", "12345678"}}).body);
   EXPECT_EQ(answer["usage"]["prompt_tokens"], 8);
@@ -286,7 +286,7 @@ TEST_F(MeteringTest, BillsCachedTokensOnceAndAtTheirPrice) {
   ExpectSettled(1);
 }
 
-TEST_F(MeteringTest, BillsThePromptOfSeveralChoicesOnce) {
+TEST_F(GateTest, BillsThePromptOfSeveralChoicesOnce) {
   const Json answer = Object(Complete({{"prompt", {"one", "three"}}, {"n", 3}}).body);
   const auto rows = Rows();
   ASSERT_EQ(rows.size(), 6u);
@@ -302,7 +302,7 @@ TEST_F(MeteringTest, BillsThePromptOfSeveralChoicesOnce) {
   ExpectSettled(6);
 }
 
-TEST_F(MeteringTest, ExtendsLongAnswers) {
+TEST_F(GateTest, ExtendsLongAnswers) {
   Answer(std::string(700, 'x'));
   const Json answer = Object(Complete({{"max_tokens", 600}}).body);
   EXPECT_EQ(answer["usage"]["completion_tokens"], 600);
@@ -311,7 +311,7 @@ TEST_F(MeteringTest, ExtendsLongAnswers) {
   ExpectSettled(1);
 }
 
-TEST_F(MeteringTest, StopsStreamsAtTheCap) {
+TEST_F(GateTest, StopsStreamsAtTheCap) {
   Answer(std::string(700, 'x'));
   // The prompt and 150 tokens, and not one more.
   SetKey([](ledger::Key& key) {
@@ -341,7 +341,7 @@ TEST_F(MeteringTest, StopsStreamsAtTheCap) {
               HasSubstr("millpower_requests_refused_total{model=\"test\",reason=\"quota\"} 1"));
 }
 
-TEST_F(MeteringTest, RefusesWhatTheCreditDoesNotCover) {
+TEST_F(GateTest, RefusesWhatTheCreditDoesNotCover) {
   // A choice costs 18 at most, three cost 38: all or none.
   ASSERT_TRUE(books_.ledger->AddCredit("test", books_.tenant.number, -(1'000'000 - 20), "back"));
   ExpectRefused(Complete({{"max_tokens", 1}, {"n", 3}}), 429, "insufficient_quota",
@@ -351,7 +351,7 @@ TEST_F(MeteringTest, RefusesWhatTheCreditDoesNotCover) {
   EXPECT_EQ(books_.Credit(), 2);
 }
 
-TEST_F(MeteringTest, BillsTiers) {
+TEST_F(GateTest, BillsTiers) {
   Complete({{"service_tier", "flex"}});
   ASSERT_EQ(Rows().size(), 1u);
   EXPECT_EQ(Rows()[0].tier, Tier::kBatch);
@@ -364,7 +364,7 @@ TEST_F(MeteringTest, BillsTiers) {
   EXPECT_THAT(response.body, HasSubstr("no price"));
 }
 
-TEST_F(MeteringTest, AnswersItselfForACaller) {
+TEST_F(GateTest, AnswersItselfForACaller) {
   auto caller = std::make_shared<Caller>();
   caller->directory = books_.ledger->directory();
   caller->key = caller->directory->FindKey(books_.key.number);
@@ -389,7 +389,7 @@ TEST_F(MeteringTest, AnswersItselfForACaller) {
   EXPECT_EQ(Rows()[0].amount, 2 * 4 + 7 * 10);
 }
 
-TEST_F(MeteringTest, BillsALineOfABatchOnce) {
+TEST_F(GateTest, BillsALineOfABatchOnce) {
   auto caller = std::make_shared<Caller>();
   caller->directory = books_.ledger->directory();
   caller->key = caller->directory->FindKey(books_.key.number);
@@ -432,7 +432,7 @@ TEST_F(MeteringTest, BillsALineOfABatchOnce) {
 
 // ---- Ends
 
-TEST_F(MeteringTest, TellsTheEndOnlyWhenItIsPosted) {
+TEST_F(GateTest, TellsTheEndOnlyWhenItIsPosted) {
   Answer(std::string(40, 'x') + "end!");
   size_t count = 0;
   for (const bool stream : {false, true})
@@ -460,7 +460,7 @@ TEST_F(MeteringTest, TellsTheEndOnlyWhenItIsPosted) {
   ExpectSettled(4);
 }
 
-TEST_F(MeteringTest, TellsAnErrorWhenItCannotBePosted) {
+TEST_F(GateTest, TellsAnErrorWhenItCannotBePosted) {
   Answer(std::string(40, 'x'));
   for (const bool stream : {true, false}) {
     model_.engine.SetStepDelay(milliseconds(20));
@@ -484,13 +484,13 @@ TEST_F(MeteringTest, TellsAnErrorWhenItCannotBePosted) {
   ExpectSettled(0);
 }
 
-TEST_F(MeteringTest, VoidsWhatFailed) {
+TEST_F(GateTest, VoidsWhatFailed) {
   model_.engine.FailNext();
   EXPECT_EQ(Complete().status, 500);
   ExpectSettled(0);
 }
 
-TEST_F(MeteringTest, VoidsWhatTheEngineRefused) {
+TEST_F(GateTest, VoidsWhatTheEngineRefused) {
   Answer(std::string(900, 'x'));
   model_.engine.SetStepDelay(milliseconds(50));
   std::vector<std::unique_ptr<TestClient>> clients;
@@ -508,7 +508,7 @@ TEST_F(MeteringTest, VoidsWhatTheEngineRefused) {
   books_.ExpectBalanced();
 }
 
-TEST_F(MeteringTest, BillsWhatWasMadeForAClientThatLeft) {
+TEST_F(GateTest, BillsWhatWasMadeForAClientThatLeft) {
   Answer(std::string(90, 'x'));
   model_.engine.SetStepDelay(milliseconds(4));
   size_t rows = 0;
@@ -537,7 +537,7 @@ TEST_F(MeteringTest, BillsWhatWasMadeForAClientThatLeft) {
   ExpectSettled(rows);
 }
 
-TEST_F(MeteringTest, VoidsWhatIsHeldForAClientThatLeft) {
+TEST_F(GateTest, VoidsWhatIsHeldForAClientThatLeft) {
   books_.disk->Block();
   {
     TestClient client(service_.port());
@@ -554,7 +554,7 @@ TEST_F(MeteringTest, VoidsWhatIsHeldForAClientThatLeft) {
   EXPECT_EQ(model_.engine.requests().size(), 0u);
 }
 
-TEST_F(MeteringTest, DrainsWhenTheLedgerCannotBeWritten) {
+TEST_F(GateTest, DrainsWhenTheLedgerCannotBeWritten) {
   Answer(std::string(900, 'x'));
   model_.engine.SetStepDelay(milliseconds(5));
   TestClient client(service_.port());
@@ -569,7 +569,7 @@ TEST_F(MeteringTest, DrainsWhenTheLedgerCannotBeWritten) {
 
 // ---- Limits
 
-TEST_F(MeteringTest, TellsLimitsInHeaders) {
+TEST_F(GateTest, TellsLimitsInHeaders) {
   SetKey([](ledger::Key& key) {
     key.bounds.limits = {.requests_per_minute = 3, .tokens_per_minute = 1000};
   });
@@ -596,7 +596,7 @@ TEST_F(MeteringTest, TellsLimitsInHeaders) {
               HasSubstr("millpower_requests_refused_total{model=\"\",reason=\"rate\"} 1"));
 }
 
-TEST_F(MeteringTest, LimitsTokens) {
+TEST_F(GateTest, LimitsTokens) {
   SetKey([](ledger::Key& key) { key.bounds.limits = {.tokens_per_minute = 60}; });
   const TestResponse never = Complete({{"max_tokens", 100}, {"prompt", "a"}});
   EXPECT_EQ(never.status, 429);
@@ -606,7 +606,7 @@ TEST_F(MeteringTest, LimitsTokens) {
   EXPECT_EQ(Complete({{"max_tokens", 49}}).status, 429);
 }
 
-TEST_F(MeteringTest, LimitsRequestsAtATime) {
+TEST_F(GateTest, LimitsRequestsAtATime) {
   Answer(std::string(300, 'x'));
   SetKey([](ledger::Key& key) { key.bounds.limits = {.concurrent_requests = 1}; });
   model_.engine.SetStepDelay(milliseconds(10));
@@ -633,7 +633,7 @@ TEST_F(MeteringTest, LimitsRequestsAtATime) {
 
 // ---- What tenants are told
 
-TEST_F(MeteringTest, ShowsTheAccount) {
+TEST_F(GateTest, ShowsTheAccount) {
   SetKey([](ledger::Key& key) {
     key.bounds.caps = {{ledger::Period::kMonth, ledger::Measure::kTokens, 500}};
     key.bounds.limits.requests_per_minute = 100;
@@ -660,7 +660,7 @@ TEST_F(MeteringTest, ShowsTheAccount) {
   EXPECT_EQ(Account()["available"], nullptr);
 }
 
-TEST_F(MeteringTest, ReportsUsageAndInvoices) {
+TEST_F(GateTest, ReportsUsageAndInvoices) {
   Complete();
   Complete({{"service_tier", "flex"}});
   const Json usage = Object(Get("/v1/usage?group_by=tier").body);
@@ -695,7 +695,16 @@ TEST_F(MeteringTest, ReportsUsageAndInvoices) {
   EXPECT_EQ(stats["models"][0]["ttft"]["count"], 2);
 }
 
-TEST_F(MeteringTest, HidesTenantsFromEachOther) {
+TEST_F(GateTest, DescribesWhatItTells) {
+  const Json paths = Object(Get("/openapi.json").body)["paths"];
+  for (const char* path : {"/v1/account", "/v1/usage", "/v1/usage/requests", "/v1/invoices",
+                           "/v1/invoices/{month}", "/v1/stats"}) {
+    EXPECT_TRUE(paths[path].contains("get")) << path;
+    EXPECT_TRUE(paths[path]["get"]["responses"].contains("401")) << path;
+  }
+}
+
+TEST_F(GateTest, HidesTenantsFromEachOther) {
   const std::string other = MakeOther();
   Complete();
   EXPECT_EQ(Object(Get("/v1/usage", other).body)["data"].size(), 0u);
@@ -717,7 +726,7 @@ TEST_F(MeteringTest, HidesTenantsFromEachOther) {
   EXPECT_THAT(Get("/v1/invoices/2026-11", other).body, Not(HasSubstr("acme")));
 }
 
-TEST_F(MeteringTest, TellsEnginesOfLeases) {
+TEST_F(GateTest, TellsEnginesOfLeases) {
   ASSERT_TRUE(books_.ledger->AddPrice(
       "test", {.model = "*", .tier = Tier::kLease, .unit = Unit::kShareHour, .rate = 0}));
   const int64_t now = books_.clock.UnixSeconds();
