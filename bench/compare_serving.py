@@ -78,7 +78,7 @@ def main():
         mine, theirs = zip(*pairs)
         ratio = statistics.median(a / b for a, b in pairs)
         print(f"{name:18}{statistics.median(mine):10.3f}{statistics.median(theirs):10.3f}"
-              f"{ratio:13.2f}x")
+              f"{ratio:13.3f}x")
 
 
 if __name__ == "__main__":
