@@ -1,5 +1,6 @@
 // Any body must be refused, or become parts that lie within it and can be written down again. The
 // first line is the Content-Type header.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
