@@ -12,8 +12,8 @@ namespace millpower::ledger {
 // Millionths of a unit of the ledger's currency: 1'500'000 is 1.50.
 using Micros = int64_t;
 inline constexpr Micros kMicrosPerUnit = 1'000'000;
-// No single amount, balance, cap or price exceeds this (a billion units), so that a million of them
-// still fit an int64.
+// No single amount, balance, cap or price exceeds this (a billion units), so that nine thousand of
+// them still fit an int64.
 inline constexpr Micros kMaxMicros = 1'000'000'000 * kMicrosPerUnit;
 
 // Decimal text: "12", "12.5", "-0.000001". Errors: kInvalidArgument (not a number, more than six
