@@ -30,9 +30,9 @@ struct Reply {
   std::string message() const { return json()["error"]["message"]; }
 };
 
-class RentalTest : public testing::Test {
+class AdminRentalTest : public testing::Test {
  protected:
-  RentalTest() {
+  AdminRentalTest() {
     auto store = ledger::OpenSqliteStore(folder_ / "ledger.db");
     EXPECT_TRUE(store) << store.error().message;
     auto opened = ledger::Ledger::Open(std::move(*store), clock_);
@@ -117,7 +117,7 @@ class RentalTest : public testing::Test {
   std::optional<AdminServer> admin_;
 };
 
-TEST_F(RentalTest, FromTheFirstTenantToTheFirstInvoice) {
+TEST_F(AdminRentalTest, FromTheFirstTenantToTheFirstInvoice) {
   const std::string tenant = MakeTenant();
   const std::string project = MakeProject(tenant);
   const Json key = MakeKey(tenant);
@@ -145,6 +145,9 @@ TEST_F(RentalTest, FromTheFirstTenantToTheFirstInvoice) {
   const Reply csv = Get("/usage?group_by=tenant&format=csv");
   EXPECT_EQ(csv.headers.at("content-type"), "text/csv; charset=utf-8");
   EXPECT_THAT(csv.body, HasSubstr("acme"));
+  const Json of_acme = Made(Get("/usage/requests?tenant=acme"));
+  ASSERT_EQ(of_acme["data"].size(), 2u);
+  EXPECT_EQ(of_acme["data"][1]["request_id"], "a");
   const Json rows = Made(Get("/usage/requests?limit=1"));
   EXPECT_EQ(rows["data"][0]["request_id"], "b");
   const std::string before = rows["data"][0]["number"].dump();
@@ -188,7 +191,7 @@ TEST_F(RentalTest, FromTheFirstTenantToTheFirstInvoice) {
   EXPECT_EQ(overview["ledger"]["open_holds"], 0);
 }
 
-TEST_F(RentalTest, SecretsAreToldOnce) {
+TEST_F(AdminRentalTest, SecretsAreToldOnce) {
   MakeProject(MakeTenant());
   const Json made = MakeKey("acme");
   const std::string secret = made["secret"], id = made["id"];
@@ -205,7 +208,7 @@ TEST_F(RentalTest, SecretsAreToldOnce) {
   EXPECT_THAT(Get("/keys/" + id).body, Not(HasSubstr("\"secret\"")));
 }
 
-TEST_F(RentalTest, KeysExpireRotateAndAreRevoked) {
+TEST_F(AdminRentalTest, KeysExpireRotateAndAreRevoked) {
   MakeProject(MakeTenant());
   const Json made =
       MakeKey("acme", {{"expires_in_s", 3600},
@@ -242,7 +245,7 @@ TEST_F(RentalTest, KeysExpireRotateAndAreRevoked) {
   EXPECT_EQ(Made(Get("/keys?tenant=acme"))["data"].size(), 2u);
 }
 
-TEST_F(RentalTest, PatchChangesOnlyWhatIsGiven) {
+TEST_F(AdminRentalTest, PatchChangesOnlyWhatIsGiven) {
   const Json caps = {{{"period", "month"}, {"measure", "money"}, {"limit", "5.00"}}};
   const std::string path = "/tenants/" + MakeTenant({{"credit_line", "1.50"},
                                                      {"caps", caps},
@@ -272,7 +275,7 @@ TEST_F(RentalTest, PatchChangesOnlyWhatIsGiven) {
   EXPECT_EQ(Made(Get("/tenants/ACME"))["id"], tenant["id"]);
 }
 
-TEST_F(RentalTest, NamesTheFieldThatIsWrong) {
+TEST_F(AdminRentalTest, NamesTheFieldThatIsWrong) {
   const std::string tenant = MakeTenant();
   const std::string project = MakeProject(tenant);
   const std::string other = Made(Post("/tenants", {{"name", "other"}}))["id"];
@@ -395,7 +398,7 @@ TEST_F(RentalTest, NamesTheFieldThatIsWrong) {
               HasSubstr("write money as a string"));
 }
 
-TEST_F(RentalTest, WhatThereIsNotIsNotFound) {
+TEST_F(AdminRentalTest, WhatThereIsNotIsNotFound) {
   const std::string tenant = MakeTenant();
   MakeProject(tenant);
   const Json empty = Json::object();
@@ -421,7 +424,7 @@ TEST_F(RentalTest, WhatThereIsNotIsNotFound) {
   EXPECT_EQ(Ask("GET", "/admin/v2/tenants").status, 404);
 }
 
-TEST_F(RentalTest, NamesAreTakenOnce) {
+TEST_F(AdminRentalTest, NamesAreTakenOnce) {
   const std::string tenant = MakeTenant();
   const std::string other = Made(Post("/tenants", {{"name", "other"}}))["id"];
   MakeProject(tenant);
@@ -432,7 +435,7 @@ TEST_F(RentalTest, NamesAreTakenOnce) {
   EXPECT_EQ(Made(Get("/projects?tenant=other"))["data"].size(), 1u);
 }
 
-TEST_F(RentalTest, NamesAreOnlyNames) {
+TEST_F(AdminRentalTest, NamesAreOnlyNames) {
   int count = 0;
   for (const std::string& name :
        {std::string("Robert'); DROP TABLE tenants;--"), std::string("\" OR \"1\"=\"1"),
@@ -453,7 +456,7 @@ TEST_F(RentalTest, NamesAreOnlyNames) {
   EXPECT_EQ(Made(Post("/verify", Json::object()))["ok"], true);
 }
 
-TEST_F(RentalTest, EveryChangeIsAudited) {
+TEST_F(AdminRentalTest, EveryChangeIsAudited) {
   const std::string tenant = MakeTenant();
   Made(Patch("/tenants/acme", {{"suspended", false}}));
   Made(Post("/tenants/acme/credit", {{"amount", "100.00"}, {"reference", "r"}}));
@@ -491,7 +494,7 @@ TEST_F(RentalTest, EveryChangeIsAudited) {
   EXPECT_EQ(page[0]["number"], 4);
 }
 
-TEST_F(RentalTest, PricesHaveVersions) {
+TEST_F(AdminRentalTest, PricesHaveVersions) {
   SetPrices();
   const int64_t later = clock_.UnixSeconds() + 86'400;
   Made(Post("/prices", {{"model", "m"},
@@ -523,7 +526,7 @@ TEST_F(RentalTest, PricesHaveVersions) {
   EXPECT_EQ(price["effective_at"], 1'798'761'600);
 }
 
-TEST_F(RentalTest, PaymentsCountOnce) {
+TEST_F(AdminRentalTest, PaymentsCountOnce) {
   MakeTenant();
   const Json payment = {{"amount", 20}, {"reference", "transfer 1"}};
   EXPECT_EQ(Made(Post("/tenants/acme/credit", payment))["applied"], true);
@@ -537,7 +540,7 @@ TEST_F(RentalTest, PaymentsCountOnce) {
   EXPECT_EQ(Made(Post("/verify", Json::object()))["ok"], true);
 }
 
-TEST_F(RentalTest, LeasesAreChargedAndGivenBack) {
+TEST_F(AdminRentalTest, LeasesAreChargedAndGivenBack) {
   MakeTenant();
   Made(Post("/tenants/acme/credit", {{"amount", "3.00"}, {"reference", "r"}}));
   const Json wanted = {{"tenant", "acme"}, {"share", 0.25}, {"duration_s", 7200}};
@@ -564,7 +567,7 @@ TEST_F(RentalTest, LeasesAreChargedAndGivenBack) {
   EXPECT_EQ(Made(Post("/verify", Json::object()))["ok"], true);
 }
 
-TEST_F(RentalTest, LetsNobodyInWithoutItsKey) {
+TEST_F(AdminRentalTest, LetsNobodyInWithoutItsKey) {
   MakeProject(MakeTenant());
   const std::string secret = MakeKey("acme")["secret"];
   for (const std::string& key :
@@ -576,7 +579,7 @@ TEST_F(RentalTest, LetsNobodyInWithoutItsKey) {
     }
 }
 
-TEST_F(RentalTest, KeepsToHttp) {
+TEST_F(AdminRentalTest, KeepsToHttp) {
   Reply reply = Ask("DELETE", "/admin/v1/tenants");
   EXPECT_EQ(reply.status, 405);
   EXPECT_EQ(reply.headers.at("allow"), "GET, HEAD, POST, OPTIONS");
@@ -588,7 +591,7 @@ TEST_F(RentalTest, KeepsToHttp) {
   EXPECT_EQ(Made(Get("/tenants"))["data"].size(), 0u);
 }
 
-TEST_F(RentalTest, SaysWhenThereIsNoLedger) {
+TEST_F(AdminRentalTest, SaysWhenThereIsNoLedger) {
   Start(nullptr);
   for (const char* path : {"/tenants", "/keys", "/usage", "/audit", "/invoices"}) {
     const Reply reply = Get(path);
@@ -602,7 +605,7 @@ TEST_F(RentalTest, SaysWhenThereIsNoLedger) {
   EXPECT_EQ(overview["ledger"], nullptr);
 }
 
-TEST_F(RentalTest, HandsOnWhatIsNotItsOwn) {
+TEST_F(AdminRentalTest, HandsOnWhatIsNotItsOwn) {
   EXPECT_EQ(Ask("GET", "/metrics").status, 404);
   EXPECT_EQ(Ask("GET", "/v1/models", "", "").status, 401);
   Service service({.port = 0}, registry_, clock_);
