@@ -28,6 +28,8 @@ Result<void> FakeEngine::Submit(engine::Request request, engine::Sink sink) {
   if (draining_) return Fail(ErrorCode::kUnavailable, "the model is being unloaded");
   if (static_cast<int32_t>(live_.size()) >= limits_.max_queue)
     return Fail(ErrorCode::kNoCapacity, "the queue is full");
+  if (live_.contains(request.id))
+    return Fail(ErrorCode::kInvalidArgument, "the id is in use", "id");
   Live live{.request = request, .sink = std::move(sink), .tokens = {}};
   if (hooks_ != nullptr) {
     TRY_ASSIGN(live.granted, hooks_->Admit(request));
