@@ -68,9 +68,9 @@ std::string ReadSecret(const fs::path& file) {
 
 // Everything is free until the operator says otherwise; what has no price at all is not for sale.
 Result<void> AddZeroPrices(Ledger& ledger) {
-  for (int tier = 0; tier < ledger::kTierCount; ++tier)
+  for (const Tier tier : {Tier::kOnDemand, Tier::kLease})  // the others follow kOnDemand
     for (const Unit unit : {Unit::kInputToken, Unit::kCachedToken, Unit::kOutputToken})
-      TRY(ledger.AddPrice(kActor, {.model = "*", .tier = static_cast<Tier>(tier), .unit = unit}));
+      TRY(ledger.AddPrice(kActor, {.model = "*", .tier = tier, .unit = unit}));
   TRY(ledger.AddPrice(kActor, {.model = "*", .tier = Tier::kLease, .unit = Unit::kShareHour}));
   return {};
 }

@@ -81,18 +81,31 @@ const Key* Directory::FindSecret(std::string_view secret) const {
   return IsSame(Sha256(secret), key.hash) ? &key : nullptr;
 }
 
-const Price* Directory::FindPrice(std::string_view model, Tier tier, Unit unit, int64_t at) const {
+const Price* Directory::FindVersion(std::string_view model, Tier tier, Unit unit,
+                                    int64_t at) const {
   const Price* best = nullptr;
-  for (const Price& price : prices_) {
-    if (price.tier != tier || price.unit != unit || price.effective_at > at) continue;
-    const bool is_own = price.model == model;
-    if (!is_own && price.model != "*") continue;
-    // Among equals the later in the list, which is the one made last.
-    const bool best_is_own = best && best->model == model;
-    if (!best || (is_own != best_is_own ? is_own : price.effective_at >= best->effective_at))
-      best = &price;
-  }
+  for (const Price& price : prices_)
+    if (price.model == model && price.tier == tier && price.unit == unit &&
+        price.effective_at <= at && (!best || price.effective_at >= best->effective_at))
+      best = &price;  // among equals the later in the list, which is the one made last
   return best;
+}
+
+const Price* Directory::FindPrice(std::string_view model, Tier tier, Unit unit, int64_t at) const {
+  const bool has_own = std::ranges::any_of(prices_, [&](const Price& price) {
+    return price.model == model && price.tier != Tier::kLease && price.effective_at <= at;
+  });
+  std::vector<std::string_view> models = {model};
+  if (tier == Tier::kLease || !has_own) models.push_back("*");
+  std::vector<Tier> tiers = {tier};
+  if (tier == Tier::kPriority || tier == Tier::kBatch) tiers.push_back(Tier::kOnDemand);
+  std::vector<Unit> units = {unit};
+  if (unit == Unit::kCachedToken) units.push_back(Unit::kInputToken);
+  for (const std::string_view of : models)
+    for (const Tier at_tier : tiers)
+      for (const Unit of_unit : units)
+        if (const Price* price = FindVersion(of, at_tier, of_unit, at)) return price;
+  return nullptr;
 }
 
 const Lease* Directory::FindLease(Number tenant, int64_t at) const {

@@ -40,8 +40,11 @@ class Directory {
   // Whether it may be used now is for the caller to look at.
   const Key* FindSecret(std::string_view secret) const;
 
-  // The price in effect at a time: the model's own, else that of "*"; of several the one that took
-  // effect last, of those the one made last. Null: it is not for sale.
+  // The price in effect at a time; null: it is not for sale. A model with a price of its own at any
+  // tier but kLease has nothing at the prices of "*", so that nothing is free by being forgotten;
+  // at kLease "*" stands in for what it lacks. Where a tier has none, kPriority and kBatch cost
+  // what kOnDemand does, and a cached token what an input token does. Of several versions the one
+  // that took effect last counts, of those the one made last.
   const Price* FindPrice(std::string_view model, Tier tier, Unit unit, int64_t at) const;
 
   // The lease of a tenant that runs at a time, or null; several add up (ShareOf).
@@ -49,6 +52,8 @@ class Directory {
   int64_t SharePpm(Number tenant, int64_t at) const;
 
  private:
+  const Price* FindVersion(std::string_view model, Tier tier, Unit unit, int64_t at) const;
+
   std::string currency_;
   std::vector<Tenant> tenants_;
   std::vector<Project> projects_;

@@ -109,10 +109,42 @@ TEST(Directory, TakesTheModelsOwnPriceThenTheLatest) {
   EXPECT_EQ(rate("qwen", 199), 23);
   EXPECT_EQ(rate("qwen", 200), 22);  // of those that took effect last, the one made last
   EXPECT_EQ(rate("qwen", INT64_MAX), 22);
-  EXPECT_EQ(directory.FindPrice("qwen", Tier::kBatch, Unit::kInputToken, 300), nullptr);
   EXPECT_EQ(directory.FindPrice("qwen", Tier::kOnDemand, Unit::kOutputToken, 300), nullptr);
   EXPECT_EQ(directory.FindPrice("qwen", Tier::kOnDemand, Unit::kInputToken, -1), nullptr);
   EXPECT_EQ(directory.FindPrice(3)->rate, 20);
+}
+
+TEST(Directory, NothingIsFreeByBeingForgotten) {
+  const auto price = [](Number number, std::string model, Tier tier, Unit unit) {
+    return Price{.number = number, .model = std::move(model), .tier = tier, .unit = unit};
+  };
+  const auto on = Tier::kOnDemand, batch = Tier::kBatch, lease = Tier::kLease;
+  const auto input = Unit::kInputToken, cached = Unit::kCachedToken, output = Unit::kOutputToken;
+  const Directory directory(
+      "USD", {}, {}, {},
+      {price(1, "*", on, input), price(2, "*", on, output), price(3, "*", lease, input),
+       price(4, "*", batch, output), price(5, "own", on, input), price(6, "own", batch, input),
+       price(7, "own", on, cached), price(8, "leased", lease, output)},
+      {});
+  const auto number = [&](const char* model, Tier tier, Unit unit) {
+    const Price* found = directory.FindPrice(model, tier, unit, 0);
+    return found ? found->number : 0;
+  };
+  EXPECT_EQ(number("other", on, input), 1);
+  EXPECT_EQ(number("other", on, cached), 1);  // as what is computed
+  EXPECT_EQ(number("other", Tier::kPriority, output), 2);
+  EXPECT_EQ(number("other", batch, input), 1);
+  EXPECT_EQ(number("other", batch, output), 4);
+  EXPECT_EQ(number("own", on, input), 5);
+  EXPECT_EQ(number("own", on, cached), 7);
+  EXPECT_EQ(number("own", batch, cached), 6);  // the tier goes first
+  EXPECT_EQ(number("own", Tier::kPriority, cached), 7);
+  EXPECT_EQ(number("own", on, output), 0);  // not the 0 of "*"
+  EXPECT_EQ(number("own", batch, output), 0);
+  EXPECT_EQ(number("own", lease, input), 3);
+  EXPECT_EQ(number("own", lease, cached), 3);
+  EXPECT_EQ(number("leased", on, output), 2);  // a price at kLease says nothing of other tiers
+  EXPECT_EQ(number("leased", lease, output), 8);
 }
 
 TEST(Directory, LeasesOfATenantAddUpWhileTheyRun) {

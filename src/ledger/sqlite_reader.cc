@@ -348,8 +348,11 @@ Result<std::vector<Usage>> ReadUsageRows(Database& database, const UsageQuery& q
   std::string order = " ORDER BY number DESC";
   if (query.tenant) {
     order = " ORDER BY posted_at DESC, number DESC";
+    // After another tenant's row comes nothing: it tells nothing of when that was.
     if (before)
-      filter.Add("(posted_at, number) < (SELECT posted_at, number FROM usage WHERE number = ?)",
+      filter.Add(fmt::format("(posted_at, number) < (SELECT posted_at, number FROM usage"
+                             " WHERE number = ? AND tenant = {})",
+                             query.tenant),
                  before);
   } else if (before) {
     filter.Add("number < ?", before);

@@ -18,12 +18,15 @@ Json AmountJson(ledger::Measure measure, int64_t amount) {
 
 Json LimitJson(int64_t limit) { return limit == 0 ? Json() : Json(limit); }
 
-void AddBounds(Json& json, const ledger::Bounds& bounds) {
+void AddBounds(Json& json, const ledger::Ledger& ledger, Subject subject, ledger::Number number,
+               const ledger::Bounds& bounds) {
   Json caps = Json::array();
-  for (const ledger::Cap& cap : bounds.caps)
-    caps.push_back({{"period", kPeriods[static_cast<size_t>(cap.period)]},
-                    {"measure", kMeasures[static_cast<size_t>(cap.measure)]},
-                    {"limit", AmountJson(cap.measure, cap.limit)}});
+  for (const ledger::CapState& state : ledger.Caps(subject, number))
+    caps.push_back({{"period", kPeriods[static_cast<size_t>(state.cap.period)]},
+                    {"measure", kMeasures[static_cast<size_t>(state.cap.measure)]},
+                    {"limit", AmountJson(state.cap.measure, state.cap.limit)},
+                    {"used", AmountJson(state.cap.measure, state.used)},
+                    {"held", AmountJson(state.cap.measure, state.held)}});
   json["caps"] = std::move(caps);
   json["limits"] = {{"requests_per_minute", LimitJson(bounds.limits.requests_per_minute)},
                     {"tokens_per_minute", LimitJson(bounds.limits.tokens_per_minute)},
@@ -71,7 +74,7 @@ Json TenantJson(const ledger::Ledger& ledger, const ledger::Tenant& tenant) {
   json["credit_line"] = tenant.credit_line ? Json(FormatMoney(*tenant.credit_line)) : Json();
   json["credit"] = FormatMoney(ledger.Balance({ledger::AccountKind::kCredit, tenant.number}));
   json["held"] = FormatMoney(ledger.Balance({ledger::AccountKind::kHeld, tenant.number}));
-  AddBounds(json, tenant.bounds);
+  AddBounds(json, ledger, Subject::kTenant, tenant.number, tenant.bounds);
   json["spent"] = SpentJson(ledger, Subject::kTenant, tenant.number);
   return json;
 }
@@ -85,7 +88,7 @@ Json ProjectJson(const ledger::Ledger& ledger, const ledger::Directory& director
                {"tenant", IdJson(tenant)},
                {"tenant_name", NameJson(tenant)},
                {"created_at", project.created_at}};
-  AddBounds(json, project.bounds);
+  AddBounds(json, ledger, Subject::kProject, project.number, project.bounds);
   json["spent"] = SpentJson(ledger, Subject::kProject, project.number);
   return json;
 }
@@ -108,7 +111,7 @@ Json KeyJson(const ledger::Ledger& ledger, const ledger::Directory& directory,
                {"revoked_at", TimeJson(key.revoked_at)},
                {"models", key.models},
                {"endpoints", key.endpoints}};
-  AddBounds(json, key.bounds);
+  AddBounds(json, ledger, Subject::kKey, key.number, key.bounds);
   json["spent"] = SpentJson(ledger, Subject::kKey, key.number);
   return json;
 }

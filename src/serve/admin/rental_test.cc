@@ -220,7 +220,10 @@ TEST_F(AdminRentalTest, KeysExpireRotateAndAreRevoked) {
   EXPECT_EQ(made["state"], "active");
   EXPECT_EQ(made["expires_at"], clock_.UnixSeconds() + 3600);
   EXPECT_EQ(made["models"], Json({"m"}));
-  EXPECT_EQ(made["caps"], Json({{{"period", "day"}, {"measure", "tokens"}, {"limit", 1000}}}));
+  EXPECT_EQ(
+      made["caps"],
+      Json(
+          {{{"period", "day"}, {"measure", "tokens"}, {"limit", 1000}, {"used", 0}, {"held", 0}}}));
   EXPECT_EQ(made["limits"], Json({{"requests_per_minute", 60},
                                   {"tokens_per_minute", nullptr},
                                   {"concurrent_requests", nullptr}}));
@@ -253,7 +256,11 @@ TEST_F(AdminRentalTest, PatchChangesOnlyWhatIsGiven) {
   Json tenant = Made(Patch(path, {{"suspended", true}}));
   EXPECT_EQ(tenant["suspended"], true);
   EXPECT_EQ(tenant["credit_line"], "1.50");
-  EXPECT_EQ(tenant["caps"], caps);
+  EXPECT_EQ(tenant["caps"], Json({{{"period", "month"},
+                                   {"measure", "money"},
+                                   {"limit", "5.00"},
+                                   {"used", "0.00"},
+                                   {"held", "0.00"}}}));
   EXPECT_EQ(tenant["limits"]["concurrent_requests"], 4);
   tenant = Made(Patch(path, {{"credit_line", nullptr}, {"limits", {{"tokens_per_minute", 9}}}}));
   EXPECT_EQ(tenant["credit_line"], nullptr);
