@@ -184,14 +184,16 @@ Result<serve::ServedModel> Load(const Flags& flags, const SessionOptions& common
 
 // Starts the admin API, if it is asked for, with a key from the file or the environment, or with
 // one that is made now and told once.
-Result<void> StartAdmin(const Flags& flags, serve::ModelHost& host, const serve::AdminParts& parts,
-                        std::optional<serve::AdminServer>& admin) {
+Result<void> StartAdmin(const Flags& flags, size_t body_bytes_max, serve::ModelHost& host,
+                        const serve::AdminParts& parts, std::optional<serve::AdminServer>& admin) {
   if (!flags.admin_port) return {};
   TRY_ASSIGN(const std::string given, ReadAdminKey(flags.admin_key_file));
   const std::string key = given.empty() ? serve::NewAdminKey() : given;
-  admin.emplace(
-      serve::AdminConfig{.port = *flags.admin_port, .key = key, .model_root = flags.model_root},
-      host, parts);
+  admin.emplace(serve::AdminConfig{.port = *flags.admin_port,
+                                   .key = key,
+                                   .model_root = flags.model_root,
+                                   .body_bytes_max = body_bytes_max},
+                host, parts);
   TRY(admin->Start());
   spdlog::info("admin API at http://127.0.0.1:{}/admin/v1", admin->port());
   if (given.empty()) fmt::print(stderr, "admin key, not shown again: {}\n", key);
@@ -237,7 +239,7 @@ Result<void> Serve(Flags& flags) {
   if (rental.ledger) TRY(service.OpenBatches({.folder = flags.ledger}));
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
-  TRY(StartAdmin(flags, host,
+  TRY(StartAdmin(flags, http.limits.body_bytes_max, host,
                  {.ledger = rental.ledger.get(),
                   .api = &service.api(),
                   .metrics = &service.metrics(),
@@ -261,8 +263,13 @@ Result<void> Serve(Flags& flags) {
   spdlog::info("{}: finishing the requests being served, for at most {} s",
                signal == SIGTERM ? "SIGTERM" : "SIGINT", flags.drain_seconds);
   pthread_sigmask(SIG_UNBLOCK, &termination, nullptr);  // a second signal ends the process
+  const std::chrono::seconds timeout(flags.drain_seconds);
+  const auto admin_drained = std::async(std::launch::async, [&] {
+    if (admin) admin->Drain(timeout);
+  });
+  service.Drain(timeout);
+  admin_drained.wait();
   admin.reset();
-  service.Drain(std::chrono::seconds(flags.drain_seconds));
   for (const serve::ModelStatus& model : host.List())
     if (model.state == serve::ModelState::kLoading) GiveUpLoading();
   spdlog::info("stopped");

@@ -75,7 +75,7 @@ enum class FinishReason {
   kStop,       // an end-of-text or stop id (the last token of the output), or the sink said so
   kLength,     // max_tokens or the context's end
   kCancelled,  // Cancel() or the sink
-  kError,      // the device or the ledger failed; Delta::error says how
+  kError,      // the device or the ledger failed, or the engine stops; Delta::error says how
   kBudget,     // Hooks::Extend granted nothing more
 };
 
@@ -142,7 +142,7 @@ class Hooks {
 
   // The request is about to have generated all it may: how many more? Called before the last
   // granted token is made, so that a quick answer costs no step; without an answer the request
-  // waits. 0 or an error ends it: reason kBudget.
+  // waits. 0 or kQuotaExceeded ends it with kBudget, another error with kError.
   virtual void Extend(const std::string& id, const Usage& so_far,
                       std::function<void(Result<int64_t>)> answer) = 0;
 
@@ -211,10 +211,10 @@ class Engine {
   virtual void SetShares(std::vector<CallerShare> shares) = 0;
 
   // Refuses new requests and waits until the live ones are done or `timeout_ns` of real time has
-  // passed; then cancels what is left, and gives the ledger kLedgerGraceNs to post it. A request
-  // that is not posted even then ends with kError: so Drain returns, and the destructor, which does
-  // not wait for live requests at all, whatever the ledger does. Its answer may still come, and
-  // changes nothing. Idempotent.
+  // passed; then ends what is left with kError, and gives the ledger kLedgerGraceNs to post it. A
+  // request that is not posted even then ends with kError: so Drain returns, and the destructor,
+  // which does not wait for live requests at all, whatever the ledger does. Its answer may still
+  // come, and changes nothing. Idempotent.
   virtual void Drain(int64_t timeout_ns) = 0;
 };
 

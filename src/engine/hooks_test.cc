@@ -308,17 +308,22 @@ TEST(Hooks, ALateAnswerLetsItGoOnToTheSameBits) {
   EXPECT_EQ(Bits(inbox.Wait("a").tokens), Bits(expected.tokens));
 }
 
-TEST(Hooks, AnErrorOfExtendIsTheEndOfTheBudget) {
-  SlowLedger ledger;
-  ledger.admit = 2;
-  Inbox inbox;
-  const Served served = Serve({.hooks = &ledger});
-  ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
-  ledger.WaitForExtend()(Fail(ErrorCode::kIo, "the ledger is away"));
-  ledger.WaitForFinish()({});
-  const Output output = inbox.Wait("a");
-  EXPECT_EQ(output.finish, FinishReason::kBudget);
-  EXPECT_EQ(output.tokens.size(), 2u);
+TEST(Hooks, ABudgetThatIsSpentIsNoErrorAndALedgerThatFailsIs) {
+  for (const ErrorCode code : {ErrorCode::kQuotaExceeded, ErrorCode::kIo}) {
+    SlowLedger ledger;
+    ledger.admit = 2;
+    Inbox inbox;
+    const Served served = Serve({.hooks = &ledger});
+    ASSERT_TRUE(served.engine->Submit(Ask("a", kPrompt, Greedy(9)), inbox.For("a")));
+    const auto answer = ledger.WaitForExtend();
+    while (inbox.Get("a").tokens.size() < 2) std::this_thread::yield();
+    answer(Fail(code, "the ledger is away"));
+    ledger.WaitForFinish()({});
+    const Output output = inbox.Wait("a");
+    const bool is_spent = code == ErrorCode::kQuotaExceeded;
+    EXPECT_EQ(output.finish, is_spent ? FinishReason::kBudget : FinishReason::kError);
+    EXPECT_EQ(output.tokens.size(), 2u);
+  }
 }
 
 // After kStop the sink hears the end once the ledger has posted it: what was told, and no more.
@@ -464,8 +469,7 @@ TEST(Hooks, FinishComesOnceAlsoOnFailureAndDrain) {
     EXPECT_EQ(std::ssize(inbox.Get(id).tokens), account.usage.completion_tokens) << id;
     ++reasons[*account.reason];
   }
-  EXPECT_EQ(reasons[FinishReason::kError], 4);
-  EXPECT_EQ(reasons[FinishReason::kCancelled], 4);
+  EXPECT_EQ(reasons[FinishReason::kError], 8);
 }
 
 // --- the prefix cache as requests see it ---

@@ -111,6 +111,7 @@ class LlmEngine final : public Engine {
   void EndByVerdict();
   void Close(Sequence* sequence, FinishReason reason);
   void CloseEarly(Sequence* sequence, FinishReason reason);
+  void CloseWith(Sequence* sequence, const Error& error);
   void Release(Sequence* sequence);
   void Publish();
 
@@ -331,7 +332,9 @@ bool LlmEngine::TakeMail(bool wait) {
   for (const std::string& id : to_cancel)
     if (Sequence* sequence = scheduler_.Find(id)) CloseEarly(sequence, FinishReason::kCancelled);
   if (cancel_all)
-    for (Sequence* sequence : scheduler_.Live()) CloseEarly(sequence, FinishReason::kCancelled);
+    for (Sequence* sequence : scheduler_.Live())
+      CloseWith(sequence,
+                {ErrorCode::kUnavailable, "the server stops, or lets go of the model", {}});
   if (give_up_at_ && std::chrono::steady_clock::now() >= *give_up_at_) GiveUpOnLedger();
   return true;
 }
@@ -345,6 +348,9 @@ void LlmEngine::TakeGrant(const Granted& granted) {
     sequence->granted += std::min(more, std::numeric_limits<int64_t>::max() - sequence->granted);
     return;
   }
+  // A ledger that fails is no cap that is reached.
+  if (!granted.tokens && granted.tokens.error().code != ErrorCode::kQuotaExceeded)
+    return CloseWith(sequence, granted.tokens.error());
   sequence->grants_ended = true;
   if (sequence->blocked()) CloseEarly(sequence, FinishReason::kBudget);
 }
@@ -523,8 +529,7 @@ void LlmEngine::AskForMore(Sequence& sequence) {
 void LlmEngine::FailStep(const Error& error) {
   for (const Share& share : shares_) {
     if (share.sequence->verdict) continue;  // its sink has heard the last
-    share.sequence->delta.error = error;
-    CloseEarly(share.sequence, FinishReason::kError);
+    CloseWith(share.sequence, error);
   }
 }
 
@@ -561,6 +566,12 @@ void LlmEngine::EndByVerdict() {
 void LlmEngine::CloseEarly(Sequence* sequence, FinishReason reason) {
   if (std::ranges::find(outbox_, sequence) == outbox_.end()) sequence->delta.prompt.clear();
   Close(sequence, reason);
+}
+
+// Ends a sequence by a fault that is not its caller's.
+void LlmEngine::CloseWith(Sequence* sequence, const Error& error) {
+  sequence->delta.error = error;
+  CloseEarly(sequence, FinishReason::kError);
 }
 
 // Takes a sequence and its pages out of the schedule. It lives on until the ledger has posted it

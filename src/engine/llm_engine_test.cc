@@ -559,14 +559,14 @@ Hooked Slowly() {
   }};
 }
 
-TEST(LlmEngine, DrainCancelsWhatIsLeftAfterItsTime) {
+TEST(LlmEngine, DrainEndsWhatIsLeftAfterItsTime) {
   Inbox inbox;
   const Served served = Serve({.max_num_seqs = 1}, 30, Slowly());
   for (const char* id : {"a", "b"})
     ASSERT_TRUE(served.engine->Submit(Ask(id, kPrompt, Greedy(70)), inbox.For(id)));
   served.engine->Drain(kSecond / 50);
   for (const char* id : {"a", "b"}) {
-    EXPECT_EQ(inbox.Get(id).finish, FinishReason::kCancelled) << id;
+    EXPECT_EQ(inbox.Get(id).finish, FinishReason::kError) << id;
     EXPECT_EQ(inbox.Get(id).calls_after, 0) << id;
   }
   EXPECT_LT(inbox.Get("a").tokens.size(), 70u);
@@ -574,7 +574,7 @@ TEST(LlmEngine, DrainCancelsWhatIsLeftAfterItsTime) {
   served.engine->Drain(0);
 }
 
-TEST(LlmEngine, DestructionCancelsWhatIsLive) {
+TEST(LlmEngine, DestructionEndsWhatIsLive) {
   Inbox inbox;
   {
     const Served served = Serve({.max_num_seqs = 1}, 30, Slowly());
@@ -582,7 +582,7 @@ TEST(LlmEngine, DestructionCancelsWhatIsLive) {
       ASSERT_TRUE(served.engine->Submit(Ask(id, kPrompt, Greedy(70)), inbox.For(id)));
   }
   for (const char* id : {"a", "b"}) {
-    EXPECT_EQ(inbox.Get(id).finish, FinishReason::kCancelled) << id;
+    EXPECT_EQ(inbox.Get(id).finish, FinishReason::kError) << id;
     EXPECT_EQ(inbox.Get(id).calls_after, 0) << id;
   }
 }

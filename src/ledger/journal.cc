@@ -194,8 +194,7 @@ void Journal::GiveUp(std::vector<Entry> batch, std::vector<Record> records, cons
   }
   // Besides telling the operator it tries the store out, so that holds are taken again when it
   // works.
-  if (lost && !gave_up_) {
-    gave_up_ = true;
+  if (lost) {
     AuditEntry audit{.number = 0,
                      .at = clock_.UnixSeconds(),
                      .actor = "server",
@@ -205,7 +204,7 @@ void Journal::GiveUp(std::vector<Entry> batch, std::vector<Record> records, cons
                      .hash = ""};
     owed.push_back({.records = {std::move(audit)},
                     .prepare = nullptr,
-                    .done = [this](const Result<void>&, std::vector<Entry>&) { gave_up_ = false; },
+                    .done = [](const Result<void>&, std::vector<Entry>&) {},
                     .must = true});
   }
   std::move(owed_.begin(), owed_.end(), std::back_inserter(owed));

@@ -82,7 +82,6 @@ class Journal {
   // Of the writer's thread.
   std::deque<Entry> owed_;  // written before all others
   AuditEntry last_audit_;
-  bool gave_up_ = false;  // an audit entry that says so is owed
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

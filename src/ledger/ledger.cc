@@ -152,9 +152,10 @@ Result<Ledger::Impl::Slice> Ledger::Impl::Grow(LiveHold& live, int64_t wanted) {
     more.most = {live.tariff.MostOf(most) - held.most.money, count};
     return more;
   };
-  const Totals room = book.Room(*directory, held);
+  Totals room = book.Room(*directory, held);
+  room.money = std::max<Micros>(room.money, 0);  // less after a cap or credit line was lowered
   int64_t count = std::min({wanted, kMaxQuantity - live.most[kOutput], room.tokens});
-  if (charge_of(std::max<int64_t>(count, 0)).most.money > std::max<Micros>(room.money, 0)) {
+  if (charge_of(std::max<int64_t>(count, 0)).most.money > room.money) {
     // The cost grows with the count: the last that is covered is between what is and what isn't.
     int64_t uncovered = count;
     count = 0;
@@ -416,7 +417,9 @@ Result<Invoice> Ledger::MakeInvoice(Number number, const Month& month) const {
   invoice.currency = directory->currency();
   invoice.from = month.from;
   invoice.to = month.to;
-  invoice.is_open = impl_->clock.UnixSeconds() < month.to;
+  // What was posted in the last moments of a month may be tried to be written for a while.
+  constexpr int64_t kLateSeconds = 600;
+  invoice.is_open = impl_->clock.UnixSeconds() < month.to + kLateSeconds;
   TRY_ASSIGN(invoice.lines, impl_->store->ReadInvoiceLines(number, month.from, month.to));
   for (const InvoiceLine& line : invoice.lines) invoice.total += line.amount;
   return invoice;

@@ -170,12 +170,12 @@ TEST(Ledger, PricesAreThoseOfAdmission) {
   ASSERT_TRUE(test.Post("after", Tokens(10, 0, 0)));
   EXPECT_EQ(test.Credit(), 1000 - 11 - 50);
 
-  HoldRequest batch = test.Request("batch", 1, 0);
+  HoldRequest batch = test.Request("batch", 1, 1);
   batch.tier = Tier::kBatch;
   const auto refused = test.Hold({batch});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
-  EXPECT_EQ(refused.error().message, "no price is set for input_token of model 'm' at tier batch");
+  EXPECT_EQ(refused.error().message, "no price is set for output_token of model 'm' at tier batch");
 }
 
 TEST(Ledger, RefusesWhoMayNotWork) {

@@ -54,10 +54,16 @@ Micros Tariff::MostOf(const Quantities& most) const {
   const int64_t prompt = PromptOf(most);
   const Micros input = terms(Unit::kInputToken).rate, cached = terms(Unit::kCachedToken).rate;
   Micros amount = CostOf(prompt, std::max(input, cached));
-  // Two lines are rounded up one by one: ceil(a) + ceil(b) <= ceil(a + b) + 1. One line alone is
-  // not, nor are lines that cost nothing or whole micro-units for each token.
+  // Two lines are rounded up one by one: ceil(a) + ceil(b) <= ceil(a + b) + 1. Whether some split
+  // of the prompt comes to that shows within a few splits next to the dearest; where it does not
+  // show in kSplits of a longer prompt, it is taken to.
+  constexpr int64_t kSplits = 64;
+  const Micros dear = std::max(input, cached), cheap = std::min(input, cached);
   const bool is_whole = input % kMicrosPerUnit == 0 && cached % kMicrosPerUnit == 0;
-  if (prompt > 1 && std::min(input, cached) > 0 && !is_whole) ++amount;
+  bool rounds_twice = prompt > kSplits && cheap > 0 && !is_whole;
+  for (int64_t i = 1; i <= std::min(prompt - 1, kSplits) && cheap > 0 && !rounds_twice; ++i)
+    rounds_twice = CostOf(prompt - i, dear) + CostOf(i, cheap) > amount;
+  if (rounds_twice) ++amount;
   for (int i = 0; i < kUnitCount; ++i) {
     if (!IsOfPrompt(static_cast<Unit>(i))) amount += CostOf(most[i], terms_[i].rate);
   }

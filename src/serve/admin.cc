@@ -75,7 +75,7 @@ AdminServer::Impl::Impl(AdminConfig config_in, ModelHost& host, const AdminParts
            .port = config.port,
            .io_threads = 1,
            .limits = {.body_bytes_max =
-                          parts.api == nullptr ? kBodyMaxBytes : HttpLimits().body_bytes_max,
+                          parts.api == nullptr ? kBodyMaxBytes : config.body_bytes_max,
                       .connection_count_max = 128}},
           [this](const auto& exchange) { Handle(exchange); },
           [](const Exchange& exchange, auto) {
@@ -100,7 +100,8 @@ AdminServer::Impl::Impl(AdminConfig config_in, ModelHost& host, const AdminParts
                 .pattern = kMetricsPath.data(),
                 .name = "metrics",
                 .handle = [this](const auto& exchange, const auto&) {
-                  exchange->Reply(parts.metrics->Response());
+                  boost::asio::post(
+                      lane, [this, exchange] { exchange->Reply(parts.metrics->Response()); });
                 }});
 }
 
@@ -166,6 +167,8 @@ AdminServer::AdminServer(AdminConfig config, ModelHost& host, const AdminParts& 
     : impl_(std::make_unique<Impl>(std::move(config), host, parts)) {}
 
 AdminServer::~AdminServer() = default;
+
+void AdminServer::Drain(std::chrono::milliseconds timeout) { impl_->server.Drain(timeout); }
 
 Result<void> AdminServer::Start() {
   const AdminConfig& config = impl_->config;

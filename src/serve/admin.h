@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "serve/model_host.h"
+#include "serve/server.h"
 
 namespace millpower::ledger {
 class Ledger;
@@ -28,6 +29,7 @@ struct AdminConfig {
   std::string key;       // at least kAdminKeyMinBytes: what callers must show
   // Not empty: models are loaded from inside this folder only, and relative paths start there.
   std::filesystem::path model_root = {};
+  size_t body_bytes_max = HttpLimits().body_bytes_max;  // of what goes on to the Api
 };
 
 // 256 random bits, in hexadecimal.
@@ -59,6 +61,9 @@ class AdminServer {
   // (no such root), kIo.
   Result<void> Start();
   uint16_t port() const;  // valid after Start
+
+  // Stops accepting and lets what is being answered end, as HttpServer's.
+  void Drain(std::chrono::milliseconds timeout);
 
  private:
   struct Impl;

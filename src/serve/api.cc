@@ -114,10 +114,12 @@ struct Api::Impl {
 
   ReplyHead MakeHead(const Call& call, const char* prefix, const GenerationRequest& request,
                      const ServedModel& model) const;
-  std::shared_ptr<Generation> MakeGeneration(Call& call, const ModelPtr& model,
-                                             const char* endpoint, const std::string& id,
-                                             std::unique_ptr<Reply> reply,
-                                             const GenerationRequest& request);
+  // Of the choices `made`. Errors: kRateLimited (tokens in a minute).
+  Result<std::shared_ptr<Generation>> MakeGeneration(Call& call, const ModelPtr& model,
+                                                     const char* endpoint, const std::string& id,
+                                                     std::unique_ptr<Reply> reply,
+                                                     const GenerationRequest& request,
+                                                     const std::vector<engine::Request>& made);
   // What the engine is told of who asks.
   void Attribute(const Call& call, engine::Request& request) const;
 
@@ -293,10 +295,12 @@ ReplyHead Api::Impl::MakeHead(const Call& call, const char* prefix,
           .include_usage = request.include_usage};
 }
 
-std::shared_ptr<Generation> Api::Impl::MakeGeneration(Call& call, const ModelPtr& model,
-                                                      const char* endpoint, const std::string& id,
-                                                      std::unique_ptr<Reply> reply,
-                                                      const GenerationRequest& request) {
+Result<std::shared_ptr<Generation>> Api::Impl::MakeGeneration(
+    Call& call, const ModelPtr& model, const char* endpoint, const std::string& id,
+    std::unique_ptr<Reply> reply, const GenerationRequest& request,
+    const std::vector<engine::Request>& made) {
+  TRY(call.admission.TakeTokens(TokensAtFirst(made, request.choice_count), call.retry_after_s));
+  AddHeaders(*call.exchange, call.admission.headers());
   return std::make_shared<Generation>(
       generation_context, call.exchange, model, std::move(reply),
       Generation::Options{.stream = request.stream,
@@ -331,8 +335,9 @@ Result<void> Api::Impl::Chat(Call& call, const Json& body, const ModelPtr& model
     made.push_back(std::move(one));
   }
   const std::string id = head.id;
-  const auto generation = MakeGeneration(
-      call, model, kChatScope, id, MakeChatReply(std::move(head), request.choice_count), request);
+  TRY_ASSIGN(const auto generation,
+             MakeGeneration(call, model, kChatScope, id,
+                            MakeChatReply(std::move(head), request.choice_count), request, made));
   for (engine::Request& one : made)
     generation->AddChoice(
         std::move(one),
@@ -361,12 +366,11 @@ Result<void> Api::Impl::Complete(Call& call, const Json& body, const ModelPtr& m
       made.push_back(std::move(one));
     }
   }
-  TRY(call.admission.TakeTokens(TokensAtFirst(made, request.choice_count), call.retry_after_s));
-  AddHeaders(*call.exchange, call.admission.headers());
   const std::string id = head.id;
-  const auto generation =
-      MakeGeneration(call, model, kCompletionsScope, id,
-                     MakeCompletionReply(std::move(head), static_cast<int>(made.size())), request);
+  TRY_ASSIGN(const auto generation,
+             MakeGeneration(call, model, kCompletionsScope, id,
+                            MakeCompletionReply(std::move(head), static_cast<int>(made.size())),
+                            request, made));
   for (size_t i = 0; i < made.size(); ++i) {
     const auto choices = static_cast<size_t>(request.choice_count);
     std::string echo;

@@ -79,6 +79,7 @@ void Generation::Submit() {
         });
     if (submitted) continue;
     AbandonFrom(i);
+    WaiveAll();
     context_.metrics.CountRefusal(model_->name, submitted.error().code);
     {
       std::lock_guard lock(mutex_);
@@ -96,6 +97,11 @@ void Generation::AbandonFrom(size_t first) {
   for (size_t i = first; i < choices_.size(); ++i) context_.meter->Abandon(choices_[i].id);
 }
 
+void Generation::WaiveAll() {
+  if (context_.meter == nullptr) return;
+  for (const Choice& choice : choices_) context_.meter->Waive(choice.id);
+}
+
 engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
   std::lock_guard lock(mutex_);
   Choice& choice = choices_[static_cast<size_t>(index)];
@@ -107,6 +113,7 @@ engine::Verdict Generation::OnDelta(int index, const engine::Delta& delta) {
   }
   if (failed || delta.finish == engine::FinishReason::kCancelled) {
     CountFinish(choice, failed ? "error" : "cancelled");
+    WaiveAll();
     Fail(delta.error.value_or(Error{ErrorCode::kUnavailable, "the generation was cancelled", ""}));
     CancelElsewhere();
     return engine::Verdict::kCancel;

@@ -75,6 +75,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void Submit();
   // Gives back what was held for the requests from `first` on, which are not submitted.
   void AbandonFrom(size_t first);
+  // The client is told of an error: none of the choices costs anything.
+  void WaiveAll();
   engine::Verdict OnDelta(int index, const engine::Delta& delta);
   // What the engine counted for the choice so far.
   void Count(Choice& choice, const engine::Usage& usage);

@@ -38,6 +38,7 @@ struct Held {
   int64_t output_tokens = 0;
   int64_t max_tokens = 0;
   bool admitted = false;
+  bool waived = false;
   bool paid = false;  // posted in an earlier life of the server: nothing is held for it
 };
 
@@ -69,10 +70,8 @@ struct Meter::State {
   // Whether there were any.
   bool TakePaid(const ledger::Ledger& ledger, std::vector<ledger::HoldRequest>& holds) {
     const auto is_paid = [&](const ledger::HoldRequest& hold) {
-      // The id of the API's request is that of no engine's.
-      const auto rows =
-          ledger.store().ListUsage({.request_id = hold.request_id}, /*limit=*/1, /*before=*/0);
-      if (!rows || rows->empty()) return false;
+      const auto posted = ledger.store().WasPosted(hold.request_id);
+      if (!posted || !*posted) return false;
       std::lock_guard lock(mutex);
       Held& one = held.at(hold.request_id);
       one.paid = true;
@@ -146,6 +145,12 @@ void Meter::Abandon(const std::string& id) {
   ledger_.Void(id, [](Result<void>) {});
 }
 
+void Meter::Waive(const std::string& id) {
+  std::lock_guard lock(state_->mutex);
+  const auto found = state_->held.find(id);
+  if (found != state_->held.end()) found->second.waived = true;
+}
+
 Result<int64_t> Meter::Admit(const engine::Request& request) {
   std::lock_guard lock(state_->mutex);
   const auto found = state_->held.find(request.id);
@@ -182,7 +187,7 @@ void Meter::Finish(const std::string& id, const engine::Usage& usage, engine::Fi
   CHECK(held.has_value()) << id;
   const Quantities used = Used(*held, usage);
   const bool is_nothing = std::ranges::all_of(used, [](int64_t quantity) { return quantity == 0; });
-  if (held->paid || reason == engine::FinishReason::kError || is_nothing)
+  if (held->paid || held->waived || reason == engine::FinishReason::kError || is_nothing)
     return ledger_.Void(id, std::move(posted));
   ledger_.Post(id, used, ReasonName(reason), std::move(posted));
 }

@@ -61,6 +61,10 @@ class Meter final : public engine::Hooks {
   // the engine has admitted it and so tells its end. Unknown ids are ignored.
   void Abandon(const std::string& id);
 
+  // What the client is told is an error, which costs nothing: whatever the engine tells of it, it
+  // is voided. Unknown ids are ignored.
+  void Waive(const std::string& id);
+
   // engine::Hooks. Errors of Admit: kInternal (never held).
   Result<int64_t> Admit(const engine::Request& request) override;
   void Extend(const std::string& id, const engine::Usage& so_far,

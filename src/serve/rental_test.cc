@@ -355,11 +355,15 @@ TEST_F(MeteringTest, BillsTiers) {
   Complete({{"service_tier", "flex"}});
   ASSERT_EQ(Rows().size(), 1u);
   EXPECT_EQ(Rows()[0].tier, Tier::kBatch);
-  // No price is set for it.
   ServedModel fast = model_.served;
   fast.priority_tier = true;
   models_.Add(fast);
-  const TestResponse response = Complete({{"service_tier", "priority"}});
+  EXPECT_EQ(Complete({{"service_tier", "priority"}}).status, 200);
+  EXPECT_EQ(Rows().back().tier, Tier::kPriority);
+  // With a price of its own for the prompt alone, its output is not for sale.
+  ASSERT_TRUE(books_.ledger->AddPrice(
+      "test", {.model = "test", .tier = Tier::kOnDemand, .unit = ledger::Unit::kInputToken}));
+  const TestResponse response = Complete();
   EXPECT_EQ(response.status, 503);
   EXPECT_THAT(response.body, HasSubstr("no price"));
 }
@@ -508,6 +512,8 @@ TEST_F(MeteringTest, VoidsWhatTheEngineRefused) {
   clients.clear();
   EXPECT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 0; }));
   EXPECT_TRUE(Eventually([&] { return books_.ledger->stats().open_holds == 0; }));
+  // Of the choice that was admitted nothing is billed: its client was told of an error.
+  EXPECT_EQ(Rows().size(), 7u);
   books_.ExpectBalanced();
 }
 
@@ -607,6 +613,27 @@ TEST_F(MeteringTest, LimitsTokens) {
   EXPECT_EQ(Complete({{"max_tokens", 50}}).status, 200);  // 52 at first, 9 in the end
   EXPECT_EQ(Complete({{"max_tokens", 49}}).status, 200);
   EXPECT_EQ(Complete({{"max_tokens", 49}}).status, 429);
+}
+
+TEST_F(MeteringTest, LimitsChatsLikeCompletions) {
+  SetKey([](ledger::Key& key) {
+    key.bounds.limits = {.requests_per_minute = 100, .tokens_per_minute = 60};
+  });
+  const auto chat = [&](int max_tokens, bool stream) {
+    return Post("/v1/chat/completions",
+                {{"model", "test"},
+                 {"messages", {{{"role", "user"}, {"content", "a"}}}},
+                 {"stream", stream},
+                 {"max_tokens", max_tokens}},
+                books_.secret);
+  };
+  const TestResponse answer = chat(5, true);
+  EXPECT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.headers.at("x-ratelimit-remaining-requests"), "99");
+  EXPECT_EQ(answer.headers.at("x-ratelimit-limit-tokens"), "60");
+  const TestResponse refused = chat(100, false);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_THAT(refused.body, HasSubstr("tokens"));
 }
 
 TEST_F(MeteringTest, LimitsRequestsAtATime) {

@@ -7,9 +7,10 @@ Each round starts the server on the same ledger, lets clients stream, ask for wh
 several choices and go away early, and sends SIGKILL at a random moment: during start and recovery
 too. After every round, of what the clients saw and what the ledger's file says:
 
-- the books balance (`millpower admin verify` on the file, and on the running server now and then);
-- no request is billed twice;
-- what was delivered to the end is billed, with the very counts that the client was told;
+- what was delivered to the end is billed, once for each choice, with the very counts that the client
+  was told and the amount that they cost;
+- the books balance (every tenth round, `millpower admin verify` on the file and, another time, the
+  running server's own);
 - nothing is held any more once the server has started again.
 
 Exits with 1 and the seed when anything is wrong."""
@@ -90,6 +91,8 @@ class Client(threading.Thread):
                 "stream": rng.random() < 0.6}
         if rng.random() < 0.2:
             body["stop"] = ["the", "."]
+        if rng.random() < 0.05:
+            body["max_tokens"] = 450  # two slices and more
         if body["stream"]:
             body["stream_options"] = {"include_usage": True}
         connection.request("POST", "/v1/completions", json.dumps(body),
@@ -101,12 +104,12 @@ class Client(threading.Thread):
             return
         if not body["stream"]:
             whole = json.loads(answer.read())
-            self.delivered[whole["id"]] = whole["usage"]
+            self.delivered[whole["id"]] = whole["usage"] | {"n": body["n"]}
         else:
-            self.read_stream(answer, rng.randint(1, 60) if rng.random() < 0.2 else None)
+            self.read_stream(answer, rng.randint(1, 60) if rng.random() < 0.2 else None, body["n"])
         connection.close()
 
-    def read_stream(self, answer, cut_after):
+    def read_stream(self, answer, cut_after, n):
         api_id = usage = None
         events = 0
         while line := answer.readline():
@@ -117,7 +120,7 @@ class Client(threading.Thread):
                 return
             data = line[6:].strip()
             if data == b"[DONE]":
-                self.delivered[api_id] = usage
+                self.delivered[api_id] = usage | {"n": n}
                 return
             event = json.loads(data)
             if "error" in event:
@@ -126,11 +129,38 @@ class Client(threading.Thread):
             usage = event.get("usage") or usage
 
 
+# Micro-units for a million tokens: fractions of a micro-unit for one, so that rounding shows.
+RATES = {"input": 150_000, "cached": 50_000, "output": 600_000}
+
+
+def cost(tokens, kind):
+    return -(-tokens * RATES[kind] // 1_000_000)  # rounded up, in whole numbers
+
+
+def set_prices(binary, folder, log):
+    """Real prices, and a credit that has an end: else nothing would be posted at all."""
+    port = re.search(r"admin API at http://127.0.0.1:(\d+)", log).group(1)
+    for command in (["price", "set", "demo", "--input", "0.15", "--cached", "0.05", "--output", "0.60"],
+                    ["tenant", "credit", "developer", "1000", "--reference", "crash loop"],
+                    ["tenant", "update", "developer", "--credit-line", "0"]):
+        subprocess.run([binary, "admin", "--port", port, "--key-file", folder / "admin.key", *command],
+                       check=True, capture_output=True, timeout=60)
+
+
+def verify_live(folder, log):
+    """What the running server says of its books."""
+    port = int(re.search(r"admin API at http://127.0.0.1:(\d+)", log).group(1))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request("POST", "/admin/v1/verify", headers={"Authorization": "Bearer " + ADMIN_KEY})
+    return json.loads(connection.getresponse().read())["faults"]
+
+
 def billed(ledger_file):
-    """api request id -> [usage rows, input, cached, output], of the file as it lies."""
+    """api request id -> [usage rows, amount, input, cached, output], and how many holds are open, of
+    the file as it lies."""
     database = sqlite3.connect(f"file:{ledger_file}?mode=ro", uri=True)
     rows = database.execute(
-        "SELECT api_request_id, COUNT(*), COUNT(DISTINCT request), SUM(input_tokens),"
+        "SELECT api_request_id, COUNT(*), SUM(amount), SUM(input_tokens),"
         " SUM(cached_tokens), SUM(output_tokens) FROM usage GROUP BY api_request_id").fetchall()
     holds = database.execute("SELECT COUNT(*) FROM holds").fetchone()[0]
     database.close()
@@ -139,17 +169,20 @@ def billed(ledger_file):
 
 def check(delivered, rows):
     faults = []
-    for api_id, (count, distinct, *_) in rows.items():
-        if count != distinct:
-            faults.append(f"{api_id} is billed twice")
     for api_id, usage in delivered.items():
         if api_id not in rows:
             faults.append(f"{api_id} was delivered and is not billed")
             continue
-        _, _, computed, cached, output = rows[api_id]
+        count, amount, computed, cached, output = rows[api_id]
         told = (usage["prompt_tokens"], usage["completion_tokens"])
         if (computed + cached, output) != told:
             faults.append(f"{api_id}: the client was told {told}, billed are {(computed + cached, output)}")
+        if count != usage["n"]:
+            faults.append(f"{api_id}: {usage['n']} choices were asked for, {count} are billed")
+        prompt = cost(computed, "input") + cost(cached, "cached")
+        least = prompt + cost(output, "output")  # of several choices each is rounded up
+        if not least <= amount <= least + usage["n"] - 1:
+            faults.append(f"{api_id}: {amount} is charged for what costs {least}")
     return faults
 
 
@@ -167,10 +200,10 @@ def crash_loop(binary, model, rounds, seed, folder, clients=8, say=print):
     rng = random.Random(seed)
     (folder / "admin.key").write_text(ADMIN_KEY)
     database = folder / "ledger" / "ledger.db"
-    all_delivered, faults, early_kills, recovered = {}, [], 0, 0
+    all_delivered, faults, early_kills, recovered, priced = {}, [], 0, 0, False
     for number in range(rounds):
         server = Server(binary, model, folder, folder / "log.txt")
-        if number > 0 and rng.random() < 0.1:
+        if priced and rng.random() < 0.1:
             time.sleep(rng.random() * 0.3)  # perhaps before it is ready
             server.kill()
             early_kills += 1
@@ -179,6 +212,12 @@ def crash_loop(binary, model, rounds, seed, folder, clients=8, say=print):
             held = billed(database)[1]
             if held:
                 faults.append(f"round {number}: {held} holds are left after the start")
+            if not priced:
+                set_prices(binary, folder, server.log_path.read_text())
+                priced = True
+            if number % 10 == 5:
+                faults += [f"round {number}: {fault}" for fault in
+                           verify_live(folder, server.log_path.read_text())]
             key = (folder / "ledger" / "developer.key").read_text().strip()
             threads = [Client(server.port, key, rng.getrandbits(32)) for _ in range(clients)]
             for thread in threads:
