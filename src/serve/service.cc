@@ -84,7 +84,7 @@ Result<void> Service::OpenBatches(const BatchConfig& config) {
                    return api.access().Authenticate(request, scope);
                  },
                  MakeBatchPorts([&api](auto exchange) { api.Handle(std::move(exchange)); },
-                                impl_->meter->ledger(), impl_->models),
+                                impl_->meter->ledger(), impl_->models, impl_->clock),
                  impl_->clock));
   impl_->batches->AddRoutes(api.router());
   impl_->metrics.AddText([batches = impl_->batches.get()] { return batches->MetricsText(); });

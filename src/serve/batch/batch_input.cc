@@ -7,10 +7,10 @@
 namespace millpower::serve {
 namespace {
 
-std::unexpected<BatchError> Wrong(std::string code, std::string message, std::string param,
+std::unexpected<BatchError> Wrong(std::string code, std::string_view message, std::string param,
                                   const InputLine& line) {
-  return std::unexpected(
-      BatchError{std::move(code), std::move(message), std::move(param), line.number});
+  return std::unexpected(BatchError{std::move(code), Shortened(message, kErrorBytesMax),
+                                    std::move(param), line.number});
 }
 
 // A string of a line's object. nullptr: it is not there, or something else.
@@ -57,11 +57,23 @@ std::expected<LineRequest, BatchError> ReadLine(const InputLine& line, std::stri
   const std::string* model = FindString(*body, "model");
   if (model == nullptr || model->empty())
     return Wrong("missing_model", "`body.model` must name a model", "body.model", line);
+  if (model->size() > kModelBytesMax)
+    return Wrong("model_not_found",
+                 "`body.model` has over " + std::to_string(kModelBytesMax) + " bytes: no model's",
+                 "body.model", line);
   const auto stream = body->find("stream");
   if (stream != body->end() && !stream->is_null() && *stream != false)
     return Wrong("stream_not_supported", "the lines of a batch can't be streamed", "body.stream",
                  line);
   return LineRequest{*custom_id, *model, DumpJson(*body)};
+}
+
+std::string Shortened(std::string_view text, size_t bytes_max) {
+  size_t size = std::min(text.size(), bytes_max);
+  const auto continues = [&] { return (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80; };
+  // A character has at most three further bytes; what has more is no UTF-8.
+  for (int i = 0; i < 3 && size > 0 && size < text.size() && continues(); ++i) --size;
+  return std::string(text.substr(0, size));
 }
 
 std::vector<BatchError> CheckInput(std::string_view file, std::string_view endpoint,
@@ -92,8 +104,8 @@ std::vector<BatchError> CheckInput(std::string_view file, std::string_view endpo
     if (known == models.end())
       known = models.emplace(request->model, check_model(request->model)).first;
     if (!known->second)
-      errors.push_back(
-          {"model_not_found", known->second.error().message, "body.model", line.number});
+      errors.push_back({"model_not_found", Shortened(known->second.error().message, kErrorBytesMax),
+                        "body.model", line.number});
   }
   if (errors.size() > kBatchErrorsMax) errors.resize(kBatchErrorsMax);
   return errors;

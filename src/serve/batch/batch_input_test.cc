@@ -82,6 +82,28 @@ TEST(BatchInputTest, ChecksAllLinesAndNumbersThem) {
   EXPECT_THAT(errors[1].message, HasSubstr("line 1"));
 }
 
+// What a failed batch keeps of its input stands outside of what a tenant may keep.
+TEST(BatchInputTest, KeepsFaultsShort) {
+  const std::string much(1 << 20, 'x');
+  for (const std::string& line : {Line("a", R"({"model":")" + much + "\"}"),
+                                  Line("a", "{\"model\":\"" + much), Line(much, R"({"model":"m"})"),
+                                  Line("a", R"({"model":")" + std::string(500, 'x') + "\"}")}) {
+    const auto errors = Check(line);
+    ASSERT_EQ(errors.size(), 1u);
+    EXPECT_LE(errors[0].message.size(), kErrorBytesMax);
+    EXPECT_LE(errors[0].code.size() + errors[0].param.size(), 100u);
+  }
+}
+
+TEST(BatchInputTest, ShortensBetweenCharacters) {
+  EXPECT_EQ(Shortened("abc", 3), "abc");
+  EXPECT_EQ(Shortened("abc", 2), "ab");
+  EXPECT_EQ(Shortened("a\u20acb", 3), "a");
+  EXPECT_EQ(Shortened("a\u20acb", 4), "a\u20ac");
+  EXPECT_EQ(Shortened("\U0001f6a2\U0001f6a2", 7), "\U0001f6a2");
+  EXPECT_EQ(Shortened("", 0), "");
+}
+
 TEST(BatchInputTest, HoldsItsLimits) {
   std::string file;
   for (size_t i = 0; i < kBatchLinesMax; ++i) file += Line(std::to_string(i));

@@ -140,7 +140,7 @@ struct BatchRunner::Impl {
   Result<void> EndEarly(Batch& batch, BatchStatus status);
   void GiveUp(const Batch& batch);
   void Dispatch();
-  Batch* NextBatch(Tenant& tenant, ledger::Number number);
+  Batch* NextBatch(Tenant& tenant, const std::string& id);
   void Ask(Batch& batch, Tenant& tenant);
 
   BatchStore& store;
@@ -152,12 +152,12 @@ struct BatchRunner::Impl {
   std::jthread thread;
 
   // The runner's thread only.
-  std::map<int64_t, Batch> batches;  // not over, by number: oldest first
-  std::map<ledger::Number, Tenant> tenants;
+  std::map<int64_t, Batch> batches;       // not over, by number: oldest first
+  std::map<std::string, Tenant> tenants;  // by id
   std::map<int64_t, Asked> asked;
   std::map<int64_t, std::jthread> checks;
   int64_t last_asked = 0;
-  ledger::Number last_tenant = 0;
+  std::string last_tenant;
   std::optional<int64_t> unsaved_since_ns;
   int64_t write_not_before_ns = 0;
 
@@ -292,7 +292,7 @@ Result<void> BatchRunner::Impl::Load(Batch& batch) {
 void BatchRunner::Impl::Dispatch() {
   while (std::ssize(asked) < options.lines_in_flight_max) {
     // The next tenant, after the last one, that has a line to ask.
-    std::set<ledger::Number> owners;
+    std::set<std::string> owners;
     for (const auto& [number, batch] : batches) owners.insert(batch.record.owner.tenant);
     Batch* found = nullptr;
     auto at = owners.upper_bound(last_tenant);
@@ -307,11 +307,11 @@ void BatchRunner::Impl::Dispatch() {
 }
 
 // The tenant's oldest batch that has a line to ask, loaded.
-BatchRunner::Impl::Batch* BatchRunner::Impl::NextBatch(Tenant& tenant, ledger::Number number) {
+BatchRunner::Impl::Batch* BatchRunner::Impl::NextBatch(Tenant& tenant, const std::string& id) {
   if (tenant.not_before_ns > clock.NowNs()) return nullptr;
   if (tenant.alone && tenant.in_flight > 0) return nullptr;
-  for (auto& [batch_number, batch] : batches) {
-    if (batch.record.owner.tenant != number || batch.record.status != BatchStatus::kInProgress)
+  for (auto& [number, batch] : batches) {
+    if (batch.record.owner.tenant != id || batch.record.status != BatchStatus::kInProgress)
       continue;
     if (const auto loaded = Load(batch); !loaded) {
       spdlog::error("{}: {}", batch.record.id, loaded.error().message);

@@ -253,7 +253,7 @@ void BatchService::Impl::Handle(const Entry& entry, const ExchangePtr& exchange,
   const auto caller = authenticate(exchange->request(), entry.scope);
   if (!caller) return exchange->Reply(ErrorResponse(caller.error()));
   CHECK(*caller != nullptr) << "batches need callers";
-  const Owner owner{(*caller)->tenant->number, (*caller)->project->number, (*caller)->key->number};
+  const Owner owner{(*caller)->tenant->id, (*caller)->project->id, (*caller)->key->id};
   boost::asio::post(lane, [this, &entry, exchange, arguments, owner] {
     if (exchange->gone()) return;
     Answer answer;
@@ -444,17 +444,45 @@ std::string BatchService::MetricsText() const {
   return prometheus::TextSerializer().Serialize({lines, retries, in_flight, batches});
 }
 
+namespace {
+
+// The key with whose rights a batch of `key` runs: the newest that it was rotated to and that may
+// be used. Itself where there is none, or where it was revoked: the ledger then says why it is not
+// to be used.
+const ledger::Key* InPlaceOf(const ledger::Key& key, const ledger::Directory& directory,
+                             int64_t now) {
+  const ledger::Key* newest = &key;
+  if (key.revoked_at != 0) return newest;
+  for (const ledger::Key& other : directory.keys()) {
+    const bool is_usable =
+        other.revoked_at == 0 && (other.expires_at == 0 || now < other.expires_at);
+    if (RootOf(other) == RootOf(key) && other.project == key.project && is_usable &&
+        other.number > newest->number)
+      newest = &other;
+  }
+  return newest;
+}
+
+}  // namespace
+
 BatchPorts MakeBatchPorts(std::function<void(std::shared_ptr<Exchange>)> answer,
-                          const ledger::Ledger& ledger, const ModelRegistry& models) {
-  const auto caller_of = [&ledger](const Owner& owner) -> std::shared_ptr<const Caller> {
+                          const ledger::Ledger& ledger, const ModelRegistry& models,
+                          const Clock& clock) {
+  const auto caller_of = [&ledger, &clock](const Owner& owner) -> std::shared_ptr<const Caller> {
     auto caller = std::make_shared<Caller>();
     caller->directory = ledger.directory();
-    caller->tenant = caller->directory->FindTenant(owner.tenant);
-    caller->project = caller->directory->FindProject(owner.project);
-    caller->key = caller->directory->FindKey(owner.key);
-    caller->is_batch = true;
-    if (caller->tenant == nullptr || caller->project == nullptr || caller->key == nullptr)
+    const ledger::Directory& directory = *caller->directory;
+    const ledger::Key* const key = directory.FindKey(owner.key);
+    if (key == nullptr) return nullptr;
+    caller->tenant = directory.FindTenant(key->tenant);
+    caller->project = directory.FindProject(key->project);
+    // What is written beside the ledger may be older or newer than the ledger.
+    if (caller->tenant == nullptr || caller->project == nullptr ||
+        caller->tenant->id != owner.tenant || caller->project->id != owner.project ||
+        caller->project->tenant != caller->tenant->number)
       return nullptr;
+    caller->key = InPlaceOf(*key, directory, clock.UnixSeconds());
+    caller->is_batch = true;
     return caller;
   };
   const auto check_model = [&models](const Caller& caller,

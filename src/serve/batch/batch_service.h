@@ -62,8 +62,10 @@ class BatchService {
 };
 
 // The ports of a server: `answer` is the API's Handle; keys and models are looked up as they are
-// when a line is asked. All outlive the service.
+// when a line is asked. A batch runs with the newest key that its own was rotated to. All outlive
+// the service.
 BatchPorts MakeBatchPorts(std::function<void(std::shared_ptr<Exchange>)> answer,
-                          const ledger::Ledger& ledger, const ModelRegistry& models);
+                          const ledger::Ledger& ledger, const ModelRegistry& models,
+                          const Clock& clock);
 
 }  // namespace millpower::serve

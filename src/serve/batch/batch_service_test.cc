@@ -72,6 +72,9 @@ class BatchServiceTest : public testing::Test {
     config_.runner = {.lines_in_flight_max = 4, .gather_ns = 0, .poll = milliseconds(1)};
     for (int i = 1; i <= 2; ++i) {
       tenants_[i].number = projects_[i].number = keys_[i].number = i;
+      tenants_[i].id = fmt::format("ten_{}", i);
+      projects_[i].id = fmt::format("proj_{}", i);
+      keys_[i].id = fmt::format("key_{}", i);
       AnswerWith([](const std::shared_ptr<Exchange>& exchange) { Echo(exchange); });
     }
   }
@@ -89,7 +92,8 @@ class BatchServiceTest : public testing::Test {
   void Open() {
     BatchPorts ports{
         .answer = [this](std::shared_ptr<Exchange> exchange) { OnAsked(std::move(exchange)); },
-        .caller_of = [this](const Owner& owner) { return CallerOf(owner.tenant, true); },
+        .caller_of =
+            [this](const Owner& owner) { return CallerOf(owner.tenant == "ten_1" ? 1 : 2, true); },
         .check_model = [](const Caller&, const std::string& model) -> Result<void> {
           if (model == "m") return {};
           return Fail(ErrorCode::kNotFound, "no such model");
@@ -338,6 +342,23 @@ TEST_F(BatchServiceTest, BoundsWhatATenantKeeps) {
   EXPECT_EQ(Create(input).status, 200);
   EXPECT_EQ(Create(input).status, 200);
   EXPECT_EQ(Create(input).status, 429);
+}
+
+TEST_F(BatchServiceTest, ForgetsTheOldestBatchesThatAreOver) {
+  config_.limits = {.unfinished_batches_max = 2, .batches_max = 3};
+  Hold();
+  Open();
+  const std::string input = UploadId(Lines(1)), bad = UploadId("oops");
+  std::vector<std::string> ids = {Parsed(Create(input).body)["id"]};  // goes on
+  for (int i = 0; i < 4; ++i) {
+    ids.push_back(Parsed(Create(bad).body)["id"]);
+    WaitFor(ids.back(), "failed");
+  }
+  const Json kept = Get("/v1/batches")["data"];
+  ASSERT_THAT(kept, SizeIs(3));
+  EXPECT_EQ(kept[0]["id"], ids[4]);
+  EXPECT_EQ(kept[1]["id"], ids[3]);
+  EXPECT_EQ(kept[2]["id"], ids[0]);
 }
 
 TEST_F(BatchServiceTest, ShowsNothingToOthers) {

@@ -25,12 +25,12 @@ namespace fs = std::filesystem;
 using ledger::Database;
 using ledger::Statement;
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr const char* kSchema = R"(
 CREATE TABLE files (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
-  tenant INTEGER NOT NULL, project INTEGER NOT NULL, key INTEGER NOT NULL,
+  tenant TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
   name TEXT NOT NULL, purpose TEXT NOT NULL,
   bytes INTEGER NOT NULL, created_at INTEGER NOT NULL
 ) STRICT;
@@ -38,7 +38,7 @@ CREATE INDEX files_of_tenant ON files (tenant, number);
 CREATE TABLE batches (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
-  tenant INTEGER NOT NULL, project INTEGER NOT NULL, key INTEGER NOT NULL,
+  tenant TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
   endpoint TEXT NOT NULL, input_file TEXT NOT NULL, metadata TEXT NOT NULL,
   status INTEGER NOT NULL, errors TEXT NOT NULL,
   output_file TEXT NOT NULL, error_file TEXT NOT NULL,
@@ -69,7 +69,7 @@ constexpr const char* kUnfinished = "status IN (0, 1, 2, 6)";
 Result<FileRecord> ReadFileRow(const Statement& row) {
   return FileRecord{.number = row.Int(0),
                     .id = row.Text(1),
-                    .owner = {row.Int(2), row.Int(3), row.Int(4)},
+                    .owner = {row.Text(2), row.Text(3), row.Text(4)},
                     .name = row.Text(5),
                     .purpose = row.Text(6),
                     .bytes = row.Int(7),
@@ -101,7 +101,7 @@ Result<BatchRecord> ReadBatchRow(const Statement& row) {
     return Fail(ErrorCode::kCorrupt, fmt::format("batches.db: no such status: {}", status));
   BatchRecord batch{.number = row.Int(0),
                     .id = row.Text(1),
-                    .owner = {row.Int(2), row.Int(3), row.Int(4)},
+                    .owner = {row.Text(2), row.Text(3), row.Text(4)},
                     .endpoint = row.Text(5),
                     .input_file = row.Text(6),
                     .metadata = row.Text(7),
@@ -221,9 +221,10 @@ struct BatchStore::Impl {
         return db.Execute(fmt::format("PRAGMA user_version={}", kVersion));
       }));
     else if (found != kVersion)
-      return Fail(
-          ErrorCode::kUnsupported,
-          fmt::format("batches.db is of version {}; this program knows {}", found, kVersion));
+      return Fail(ErrorCode::kUnsupported,
+                  fmt::format("batches.db is of version {}; this program knows {}: move it and the "
+                              "folder files beside it away",
+                              found, kVersion));
     return RemoveOrphans();
   }
 
@@ -238,9 +239,11 @@ struct BatchStore::Impl {
   }
 
   // The only number of a query's only row.
-  Result<int64_t> Count(const char* sql, std::span<const int64_t> arguments) {
+  template <typename... Arguments>
+  Result<int64_t> Count(const std::string& sql, const Arguments&... arguments) {
     TRY_ASSIGN(Statement query, db.Prepare(sql));
-    for (size_t i = 0; i < arguments.size(); ++i) query.Bind(static_cast<int>(i) + 1, arguments[i]);
+    int index = 0;
+    (query.Bind(++index, arguments), ...);
     TRY(query.Step());
     return query.Int(0);
   }
@@ -267,25 +270,38 @@ struct BatchStore::Impl {
   }
 
   // What the tenant keeps, and `more`.
-  Result<void> CheckRoom(ledger::Number tenant, int64_t more) {
-    const std::array<int64_t, 1> of{tenant};
+  Result<void> CheckRoom(const std::string& tenant, int64_t more) {
     TRY_ASSIGN(const int64_t kept,
-               Count("SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant = ?1", of));
+               Count("SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant = ?1", tenant));
     TRY_ASSIGN(const int64_t being_written,
                Count("SELECT coalesce(sum(output_bytes + error_bytes), 0) FROM batches WHERE "
                      "tenant = ?1 AND status IN (0, 1, 2, 6)",
-                     of));
+                     tenant));
     if (kept + being_written + more > limits.storage_bytes_max)
       return Fail(ErrorCode::kQuotaExceeded,
                   fmt::format("your files take {} bytes, with this one they would exceed the {} "
                               "bytes that a tenant may keep: delete some",
                               kept + being_written, limits.storage_bytes_max));
-    TRY_ASSIGN(const int64_t count, Count("SELECT count(*) FROM files WHERE tenant = ?1", of));
+    TRY_ASSIGN(const int64_t count, Count("SELECT count(*) FROM files WHERE tenant = ?1", tenant));
     if (count >= limits.files_max)
       return Fail(
           ErrorCode::kQuotaExceeded,
           fmt::format("you have {} files, as many as a tenant may keep: delete some", count));
     return {};
+  }
+
+  // Makes room for the record of one more batch. There is always one that is over to be forgotten:
+  // fewer may be unfinished than kept.
+  Result<void> ForgetBatches(const std::string& tenant) {
+    TRY_ASSIGN(const int64_t count,
+               Count("SELECT count(*) FROM batches WHERE tenant = ?1", tenant));
+    if (count < limits.batches_max) return {};
+    TRY_ASSIGN(Statement forget,
+               db.Prepare(fmt::format("DELETE FROM batches WHERE number IN (SELECT number FROM "
+                                      "batches WHERE tenant = ?1 AND NOT ({}) ORDER BY number "
+                                      "LIMIT ?2)",
+                                      kUnfinished)));
+    return forget.Bind(1, tenant).Bind(2, count + 1 - limits.batches_max).Run();
   }
 
   Result<void> InsertFile(const FileRecord& file) {
@@ -318,7 +334,7 @@ struct BatchStore::Impl {
     }
   }
 
-  Result<FileRecord> FindFile(ledger::Number tenant, const std::string& id) {
+  Result<FileRecord> FindFile(const std::string& tenant, const std::string& id) {
     TRY_ASSIGN(std::vector<FileRecord> found,
                Select<FileRecord>(
                    fmt::format("SELECT {} FROM files WHERE tenant = ?1 AND id = ?2", kFileColumns),
@@ -327,7 +343,7 @@ struct BatchStore::Impl {
     return std::move(found.front());
   }
 
-  Result<BatchRecord> FindBatch(ledger::Number tenant, const std::string& id) {
+  Result<BatchRecord> FindBatch(const std::string& tenant, const std::string& id) {
     TRY_ASSIGN(
         std::vector<BatchRecord> found,
         Select<BatchRecord>(
@@ -348,7 +364,7 @@ struct BatchStore::Impl {
 
   // A page of rows that are the tenant's, beyond the row of number `after`.
   template <typename T>
-  Result<ListPage<T>> SelectPage(const char* columns, const char* table, ledger::Number tenant,
+  Result<ListPage<T>> SelectPage(const char* columns, const char* table, const std::string& tenant,
                                  std::optional<int64_t> after, const ListQuery& query,
                                  Result<T> (*read)(const Statement&)) {
     const std::string sql = fmt::format(
@@ -446,12 +462,13 @@ Result<FileRecord> BatchStore::AddFile(const Owner& owner, const std::string& na
   return file;
 }
 
-Result<FileRecord> BatchStore::FindFile(ledger::Number tenant, const std::string& id) {
+Result<FileRecord> BatchStore::FindFile(const std::string& tenant, const std::string& id) {
   std::lock_guard lock(impl_->mutex);
   return impl_->FindFile(tenant, id);
 }
 
-Result<ListPage<FileRecord>> BatchStore::ListFiles(ledger::Number tenant, const ListQuery& query) {
+Result<ListPage<FileRecord>> BatchStore::ListFiles(const std::string& tenant,
+                                                   const ListQuery& query) {
   std::lock_guard lock(impl_->mutex);
   std::optional<int64_t> after;
   if (!query.after.empty()) {
@@ -461,7 +478,7 @@ Result<ListPage<FileRecord>> BatchStore::ListFiles(ledger::Number tenant, const 
   return impl_->SelectPage<FileRecord>(kFileColumns, "files", tenant, after, query, ReadFileRow);
 }
 
-Result<void> BatchStore::DeleteFile(ledger::Number tenant, const std::string& id) {
+Result<void> BatchStore::DeleteFile(const std::string& tenant, const std::string& id) {
   {
     std::lock_guard lock(impl_->mutex);
     TRY_ASSIGN(const FileRecord file, impl_->FindFile(tenant, id));
@@ -504,16 +521,16 @@ Result<BatchRecord> BatchStore::AddBatch(const Owner& owner, const std::string& 
       return Fail(ErrorCode::kInvalidArgument,
                   "the input must be a file of purpose \"batch\", not \"" + file.purpose + "\"",
                   "input_file_id");
-    const std::array<int64_t, 1> of{owner.tenant};
     TRY_ASSIGN(const int64_t unfinished,
                impl_->Count("SELECT count(*) FROM batches WHERE tenant = ?1 AND status IN "
                             "(0, 1, 2, 6)",
-                            of));
+                            owner.tenant));
     if (unfinished >= impl_->limits.unfinished_batches_max)
       return Fail(
           ErrorCode::kQuotaExceeded,
           fmt::format("{} of your batches are not over, as many as a tenant may have", unfinished));
     TRY(impl_->CheckRoom(owner.tenant, 0));
+    TRY(impl_->ForgetBatches(owner.tenant));
     TRY_ASSIGN(Statement insert,
                impl_->db.Prepare(
                    "INSERT INTO batches (id, tenant, project, key, endpoint, input_file, metadata, "
@@ -538,12 +555,12 @@ Result<BatchRecord> BatchStore::AddBatch(const Owner& owner, const std::string& 
   return impl_->FindBatch(owner.tenant, batch.id);
 }
 
-Result<BatchRecord> BatchStore::FindBatch(ledger::Number tenant, const std::string& id) {
+Result<BatchRecord> BatchStore::FindBatch(const std::string& tenant, const std::string& id) {
   std::lock_guard lock(impl_->mutex);
   return impl_->FindBatch(tenant, id);
 }
 
-Result<ListPage<BatchRecord>> BatchStore::ListBatches(ledger::Number tenant,
+Result<ListPage<BatchRecord>> BatchStore::ListBatches(const std::string& tenant,
                                                       const ListQuery& query) {
   std::lock_guard lock(impl_->mutex);
   std::optional<int64_t> after;
@@ -555,7 +572,7 @@ Result<ListPage<BatchRecord>> BatchStore::ListBatches(ledger::Number tenant,
                                         ReadBatchRow);
 }
 
-Result<BatchRecord> BatchStore::CancelBatch(ledger::Number tenant, const std::string& id) {
+Result<BatchRecord> BatchStore::CancelBatch(const std::string& tenant, const std::string& id) {
   std::lock_guard lock(impl_->mutex);
   TRY_ASSIGN(const BatchRecord batch, impl_->FindBatch(tenant, id));
   if (batch.status == BatchStatus::kCancelling || batch.status == BatchStatus::kCancelled)
@@ -612,9 +629,9 @@ Result<BatchRecord> BatchStore::RecordResults(int64_t number, std::span<const Li
   // A commit that was said to have failed may have reached the disk all the same.
   std::vector<LineResult> results;
   for (const LineResult& each : given) {
-    const std::array<int64_t, 2> of{number, each.line};
     TRY_ASSIGN(const int64_t done,
-               impl_->Count("SELECT count(*) FROM done WHERE batch = ?1 AND line = ?2", of));
+               impl_->Count("SELECT count(*) FROM done WHERE batch = ?1 AND line = ?2", number,
+                            each.line));
     if (done == 0) results.push_back(each);
   }
   if (results.empty()) return batch;

@@ -15,7 +15,6 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "ledger/records.h"
 #include "serve/batch/batch_input.h"
 
 namespace millpower::serve {
@@ -25,11 +24,13 @@ struct BatchLimits {
   int64_t storage_bytes_max = int64_t{1} << 30;  // of its files, and of outputs being written
   int64_t files_max = 10'000;
   int64_t unfinished_batches_max = 100;
+  int64_t batches_max = 10'000;  // records; the oldest that is over makes room for a new one
 };
 
-// Whose it is. Only the tenant decides who sees it; a batch runs with the rights of the key.
+// Whose it is, by id: unlike the ledger's numbers, another ledger never gives them to somebody
+// else. Only the tenant decides who sees it; a batch runs with the rights of the key.
 struct Owner {
-  ledger::Number tenant = 0, project = 0, key = 0;
+  std::string tenant, project, key;
 };
 
 struct FileRecord {
@@ -109,20 +110,20 @@ class BatchStore {
   // Errors: kQuotaExceeded (what the tenant may keep); kUnavailable (the disk is full); kIo.
   Result<FileRecord> AddFile(const Owner& owner, const std::string& name,
                              const std::string& purpose, std::string_view content);
-  Result<FileRecord> FindFile(ledger::Number tenant, const std::string& id);
-  Result<ListPage<FileRecord>> ListFiles(ledger::Number tenant, const ListQuery& query);
+  Result<FileRecord> FindFile(const std::string& tenant, const std::string& id);
+  Result<ListPage<FileRecord>> ListFiles(const std::string& tenant, const ListQuery& query);
   // Errors: kAlreadyExists (the input of a batch that is not over).
-  Result<void> DeleteFile(ledger::Number tenant, const std::string& id);
+  Result<void> DeleteFile(const std::string& tenant, const std::string& id);
 
   // Errors: kNotFound (the file), kInvalidArgument (its purpose), kQuotaExceeded.
   Result<BatchRecord> AddBatch(const Owner& owner, const std::string& endpoint,
                                const std::string& input_file, const std::string& metadata,
                                int64_t window_s);
-  Result<BatchRecord> FindBatch(ledger::Number tenant, const std::string& id);
-  Result<ListPage<BatchRecord>> ListBatches(ledger::Number tenant, const ListQuery& query);
+  Result<BatchRecord> FindBatch(const std::string& tenant, const std::string& id);
+  Result<ListPage<BatchRecord>> ListBatches(const std::string& tenant, const ListQuery& query);
   // From validating and in progress to cancelling; nothing where it is cancelled already.
   // Errors: kAlreadyExists (it is over, or nearly).
-  Result<BatchRecord> CancelBatch(ledger::Number tenant, const std::string& id);
+  Result<BatchRecord> CancelBatch(const std::string& tenant, const std::string& id);
 
   // ---- For the runner.
 
