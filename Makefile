@@ -26,9 +26,9 @@ build: setup ## build/release/millpower
 	@test -f build/release/build.ninja || cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
 	@ninja -C build/release --quiet millpower
 
-bench: setup ## build/release/bench: kernel_bench, and serving, which drives any OpenAI server
+bench: setup ## build/release/bench: kernel_bench, ledger_bench, and serving, which drives any OpenAI server
 	@cmake --preset release -DMILLPOWER_WERROR=$(WERROR) >/dev/null
-	@ninja -C build/release --quiet kernel_bench serving tokenizer_bench
+	@ninja -C build/release --quiet kernel_bench ledger_bench serving tokenizer_bench
 
 test: test-fast test-e2e ## set up and run the unit tests and the end-to-end tests
 
