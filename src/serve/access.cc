@@ -27,10 +27,17 @@ bool IsIn(const std::vector<std::string>& scope, std::string_view name) {
   return scope.empty() || std::ranges::find(scope, name) != scope.end();
 }
 
+Result<void> CheckEndpoint(const ledger::Key& key, std::string_view endpoint) {
+  if (endpoint.empty() || IsIn(key.endpoints, endpoint)) return {};
+  return Fail(ErrorCode::kForbidden,
+              "the API key is not for this endpoint ('" + std::string(endpoint) + "')");
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Caller>> Access::Authenticate(const HttpRequest& request,
                                                            std::string_view endpoint) const {
+  if (request.caller != nullptr) TRY(CheckEndpoint(*request.caller->key, endpoint));
   if (request.caller != nullptr || is_open()) return request.caller;
   const std::string_view secret = BearerOf(request.authorization);
   if (secret.empty())
@@ -51,9 +58,7 @@ Result<std::shared_ptr<const Caller>> Access::Authenticate(const HttpRequest& re
   CHECK(caller->project != nullptr && caller->tenant != nullptr) << key->id;
   if (caller->tenant->suspended)
     return Fail(ErrorCode::kForbidden, "the account is suspended: speak to the operator");
-  if (!endpoint.empty() && !IsIn(key->endpoints, endpoint))
-    return Fail(ErrorCode::kForbidden,
-                "the API key is not for this endpoint ('" + std::string(endpoint) + "')");
+  TRY(CheckEndpoint(*key, endpoint));
   return caller;
 }
 

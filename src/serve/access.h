@@ -32,7 +32,8 @@ class Access {
 
   bool is_open() const { return ledger_ == nullptr; }
 
-  // The caller of a request: `request.caller` if we ask ourselves, else whom the key of its
+  // The caller of a request: `request.caller` if we ask ourselves (of whom only the endpoint is
+  // looked at; the ledger refuses what else is over), else whom the key of its
   // Authorization header stands for at this moment; null if it is open. `endpoint` "": whichever.
   // Errors: kUnauthenticated (no key, a wrong one, one that is over); kForbidden (a suspended
   // tenant, an endpoint out of the key's scope). No error repeats anything of what was shown.

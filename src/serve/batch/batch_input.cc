@@ -104,8 +104,10 @@ std::vector<BatchError> CheckInput(std::string_view file, std::string_view endpo
     if (known == models.end())
       known = models.emplace(request->model, check_model(request->model)).first;
     if (!known->second)
-      errors.push_back({"model_not_found", Shortened(known->second.error().message, kErrorBytesMax),
-                        "body.model", line.number});
+      errors.push_back({known->second.error().code == ErrorCode::kNotFound ? "model_not_found"
+                                                                           : "model_unavailable",
+                        Shortened(known->second.error().message, kErrorBytesMax), "body.model",
+                        line.number});
   }
   if (errors.size() > kBatchErrorsMax) errors.resize(kBatchErrorsMax);
   return errors;

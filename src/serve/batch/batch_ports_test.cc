@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ledger/test_ledger.h"
+#include "serve/access.h"
 #include "serve/batch/batch_service.h"
 #include "serve/models.h"
 
@@ -73,6 +74,41 @@ TEST_F(BatchPortsTest, RevokedIsRevoked) {
   Rotate(books_.key, 60);
   Revoke(books_.key);
   EXPECT_EQ(KeyOf(owner_), owner_.key);
+}
+
+TEST_F(BatchPortsTest, ScopesHoldForLinesToo) {
+  books_.key.endpoints = {"batches", "chat"};
+  ASSERT_TRUE(books_.ledger->UpdateKey("test", books_.key));
+  const Access access(books_.ledger.get(), books_.clock);
+  HttpRequest request;
+  request.caller = Ports().caller_of(owner_);
+  EXPECT_EQ(access.Authenticate(request, kChatScope).value(), request.caller);
+  const auto refused = access.Authenticate(request, kCompletionsScope);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kForbidden);
+}
+
+TEST_F(BatchPortsTest, ModelsNeedAPrice) {
+  models_.Announce("m", /*at_start=*/false);
+  const BatchPorts ports = Ports();
+  const auto check = [&](const std::string& model) {
+    return ports.check_model(*ports.caller_of(owner_), model);
+  };
+  EXPECT_EQ(check("m").error().code, ErrorCode::kUnavailable);
+  books_.SetPrices(1, 1, 1);
+  EXPECT_TRUE(check("m"));
+  EXPECT_EQ(check("other").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(BatchPortsTest, TellsWhetherCreditIsHeld) {
+  books_.SetPrices(1'000'000, 1'000'000, 1'000'000);
+  const BatchPorts ports = Ports();
+  const auto caller = ports.caller_of(owner_);
+  EXPECT_FALSE(ports.holds_credit(*caller));
+  ASSERT_TRUE(books_.Hold("a", 10, 10));
+  EXPECT_TRUE(ports.holds_credit(*caller));
+  ASSERT_TRUE(books_.Void("a"));
+  EXPECT_FALSE(ports.holds_credit(*caller));
 }
 
 }  // namespace

@@ -94,6 +94,11 @@ struct Inbox {
 }  // namespace
 
 struct BatchRunner::Impl {
+  // Nothing is asked before its time.
+  struct Backoff {
+    int64_t not_before_ns = 0;
+    int64_t time_ns = 0;  // that it took last
+  };
   struct Batch {
     BatchRecord record;
     // Once its lines are wanted.
@@ -104,10 +109,11 @@ struct BatchRunner::Impl {
     size_t next = 0;                 // the first line that was never asked
     std::deque<size_t> again = {};   // to be asked once more, first of all
     std::vector<LineResult> unsaved = {};
+    Backoff backoff = {};
   };
   struct Tenant {
     int in_flight = 0;
-    int64_t not_before_ns = 0, backoff_ns = 0;
+    Backoff backoff = {};  // for credit that is held elsewhere
     // A line was refused for want of credit while others were under way, which may give back some
     // of what is held for them: one line at a time tells whether there is any left.
     bool alone = false;
@@ -128,18 +134,22 @@ struct BatchRunner::Impl {
   void NoteFault(const BatchRecord& batch, const Error& error);
   void Refresh(const std::set<int64_t>& checked);
   void Check(const BatchRecord& batch);
+  void StartChecks();
   void StartCheck(const BatchRecord& batch);
   Result<void> Load(Batch& batch);
   void TakeAnswer(int64_t number, const HttpResponse& response);
   // True: the line is to be asked again.
-  bool IsLater(Tenant& tenant, const HttpResponse& response);
+  bool IsLater(Batch& batch, Tenant& tenant, const HttpResponse& response);
+  void Postpone(Backoff& backoff, const HttpResponse& response);
   void Settle(Batch& batch, size_t index, bool failed, std::string text);
   void Save(bool now);
   // Whether the batch is over.
   Result<bool> Advance(Batch& batch);
   Result<void> EndEarly(Batch& batch, BatchStatus status);
   void GiveUp(const Batch& batch);
+  std::vector<std::string> TenantsAfter(const std::string& last) const;
   void Dispatch();
+  Batch* NextBatch();
   Batch* NextBatch(Tenant& tenant, const std::string& id);
   void Ask(Batch& batch, Tenant& tenant);
 
@@ -157,7 +167,7 @@ struct BatchRunner::Impl {
   std::map<int64_t, Asked> asked;
   std::map<int64_t, std::jthread> checks;
   int64_t last_asked = 0;
-  std::string last_tenant;
+  std::string last_tenant, last_checked;  // whose line was asked, whose file checked
   std::optional<int64_t> unsaved_since_ns;
   int64_t write_not_before_ns = 0;
 
@@ -196,7 +206,9 @@ void BatchRunner::Impl::Loop() {
       if (!over) NoteFault(each->second.record, over.error());
       each = over.value_or(false) ? batches.erase(each) : std::next(each);
     }
-    if (!stopping) Dispatch();
+    if (stopping) continue;
+    StartChecks();
+    Dispatch();
   }
   for (const auto& [number, batch] : batches) GiveUp(batch);
   checks.clear();
@@ -260,8 +272,22 @@ void BatchRunner::Impl::Check(const BatchRecord& batch) {
     spdlog::info("{}: failed, line {}: {}", batch.id, errors[0].line, errors[0].code);
 }
 
+// Tenants take turns, whose oldest batch is the first.
+void BatchRunner::Impl::StartChecks() {
+  while (checks.size() < kChecksMax) {
+    std::map<std::string, const BatchRecord*> first;  // by tenant
+    for (const auto& [number, batch] : batches)
+      if (batch.record.status == BatchStatus::kValidating && !checks.contains(number))
+        first.emplace(batch.record.owner.tenant, &batch.record);
+    if (first.empty()) return;
+    auto next = first.upper_bound(last_checked);
+    if (next == first.end()) next = first.begin();
+    last_checked = next->first;
+    StartCheck(*next->second);
+  }
+}
+
 void BatchRunner::Impl::StartCheck(const BatchRecord& batch) {
-  if (checks.contains(batch.number) || checks.size() == kChecksMax) return;
   checks.emplace(batch.number, std::jthread([this, batch] {
                    try {
                      Check(batch);
@@ -289,34 +315,52 @@ Result<void> BatchRunner::Impl::Load(Batch& batch) {
   return {};
 }
 
+// Those that have batches, from the one after `last` on.
+std::vector<std::string> BatchRunner::Impl::TenantsAfter(const std::string& last) const {
+  std::set<std::string> all;
+  for (const auto& [number, batch] : batches) all.insert(batch.record.owner.tenant);
+  std::vector<std::string> ordered(all.begin(), all.end());
+  std::ranges::rotate(ordered, std::ranges::upper_bound(ordered, last));
+  return ordered;
+}
+
 void BatchRunner::Impl::Dispatch() {
   while (std::ssize(asked) < options.lines_in_flight_max) {
-    // The next tenant, after the last one, that has a line to ask.
-    std::set<std::string> owners;
-    for (const auto& [number, batch] : batches) owners.insert(batch.record.owner.tenant);
-    Batch* found = nullptr;
-    auto at = owners.upper_bound(last_tenant);
-    for (size_t i = 0; i < owners.size() && found == nullptr; ++i, ++at) {
-      if (at == owners.end()) at = owners.begin();
-      found = NextBatch(tenants[*at], *at);
-    }
-    if (found == nullptr) return;
-    last_tenant = found->record.owner.tenant;
-    Ask(*found, tenants[last_tenant]);
+    Batch* const batch = NextBatch();
+    if (batch == nullptr) return;
+    last_tenant = batch->record.owner.tenant;
+    Ask(*batch, tenants[last_tenant]);
   }
+}
+
+// That of the next tenant, after the last one, that has a line to ask and less than half of the
+// places; if there is none, of the next that has a line.
+BatchRunner::Impl::Batch* BatchRunner::Impl::NextBatch() {
+  Batch* beyond = nullptr;
+  for (const std::string& id : TenantsAfter(last_tenant)) {
+    Tenant& tenant = tenants[id];
+    const bool has_half = tenant.in_flight >= std::max(options.lines_in_flight_max / 2, 1);
+    if (has_half && beyond != nullptr) continue;
+    Batch* const batch = NextBatch(tenant, id);
+    if (batch != nullptr && !has_half) return batch;
+    if (batch != nullptr) beyond = batch;
+  }
+  return beyond;
 }
 
 // The tenant's oldest batch that has a line to ask, loaded.
 BatchRunner::Impl::Batch* BatchRunner::Impl::NextBatch(Tenant& tenant, const std::string& id) {
-  if (tenant.not_before_ns > clock.NowNs()) return nullptr;
+  const int64_t now = clock.NowNs();
+  if (tenant.backoff.not_before_ns > now) return nullptr;
   if (tenant.alone && tenant.in_flight > 0) return nullptr;
   for (auto& [number, batch] : batches) {
-    if (batch.record.owner.tenant != id || batch.record.status != BatchStatus::kInProgress)
+    if (batch.record.owner.tenant != id || batch.record.status != BatchStatus::kInProgress ||
+        batch.backoff.not_before_ns > now)
       continue;
     if (const auto loaded = Load(batch); !loaded) {
       spdlog::error("{}: {}", batch.record.id, loaded.error().message);
-      tenant.not_before_ns = clock.NowNs() + options.backoff_max_ns;
-      return nullptr;
+      batch.backoff.not_before_ns = now + options.backoff_max_ns;
+      continue;
     }
     while (batch.next < batch.lines.size() && batch.settled[batch.next]) ++batch.next;
     if (!batch.again.empty() || batch.next < batch.lines.size()) return &batch;
@@ -366,27 +410,37 @@ void BatchRunner::Impl::Ask(Batch& batch, Tenant& tenant) {
 
 // ---- Answers
 
-bool BatchRunner::Impl::IsLater(Tenant& tenant, const HttpResponse& response) {
+bool BatchRunner::Impl::IsLater(Batch& batch, Tenant& tenant, const HttpResponse& response) {
   const bool is_refused = response.status == kTooManyRequests;
   if (is_refused && ErrorCodeOf(response) == "insufficient_quota") {
-    const bool may_change = tenant.in_flight > 0;
     tenant.alone = true;
-    return may_change;
+    if (tenant.in_flight > 0) return true;
+    // What the tenant's other requests hold may come back, nobody tells us when.
+    const std::shared_ptr<const Caller> caller = ports.caller_of(batch.record.owner);
+    if (caller == nullptr || !ports.holds_credit(*caller)) return false;
+    Postpone(tenant.backoff, response);
+    return true;
   }
   if (!is_refused && response.status != kUnavailableStatus) {
-    tenant.backoff_ns = 0;
-    if (response.status == 200) tenant.alone = false;
+    batch.backoff.time_ns = 0;
+    if (response.status == 200) {
+      tenant.alone = false;
+      tenant.backoff.time_ns = 0;
+    }
     return false;
   }
-  // Several answers of one moment count once.
-  const int64_t now = clock.NowNs();
-  if (tenant.not_before_ns <= now) {
-    tenant.backoff_ns =
-        std::clamp(2 * tenant.backoff_ns, options.backoff_first_ns, options.backoff_max_ns);
-    tenant.not_before_ns =
-        now + std::min(std::max(tenant.backoff_ns, RetryAfterNs(response)), options.backoff_max_ns);
-  }
+  Postpone(batch.backoff, response);
   return true;
+}
+
+// Several answers of one moment count once.
+void BatchRunner::Impl::Postpone(Backoff& backoff, const HttpResponse& response) {
+  const int64_t now = clock.NowNs();
+  if (backoff.not_before_ns > now) return;
+  backoff.time_ns =
+      std::clamp(2 * backoff.time_ns, options.backoff_first_ns, options.backoff_max_ns);
+  backoff.not_before_ns =
+      now + std::min(std::max(backoff.time_ns, RetryAfterNs(response)), options.backoff_max_ns);
 }
 
 void BatchRunner::Impl::TakeAnswer(int64_t number, const HttpResponse& response) {
@@ -397,7 +451,7 @@ void BatchRunner::Impl::TakeAnswer(int64_t number, const HttpResponse& response)
   Batch& batch = batches.at(one.batch);
   Tenant& tenant = tenants[batch.record.owner.tenant];
   --tenant.in_flight;
-  if (IsLater(tenant, response)) {
+  if (IsLater(batch, tenant, response)) {
     ++retried;
     batch.again.push_back(one.index);
     return;
@@ -438,7 +492,6 @@ Result<bool> BatchRunner::Impl::Advance(Batch& batch) {
   BatchRecord& record = batch.record;
   switch (record.status) {
     case BatchStatus::kValidating:
-      StartCheck(record);
       return false;
     case BatchStatus::kInProgress:
       if (clock.UnixSeconds() >= record.expires_at) {

@@ -19,10 +19,11 @@
 namespace millpower::serve {
 
 struct RunnerOptions {
-  // Of all tenants. Enough to fill the steps of a small machine; what more would wait in the queue
-  // of the engine, where lines of one batch would stand before those of another.
+  // Of all tenants, and at most half of them of one while another has a line to ask. Enough to fill
+  // the steps of a small machine; what more would wait in the queue of the engine, where lines of
+  // one batch would stand before those of another.
   int lines_in_flight_max = 16;
-  // After an answer that says "later" (429, 503) the tenant's lines wait, twice as long each time.
+  // After an answer that says "later" (429, 503) the batch's lines wait, twice as long each time.
   int64_t backoff_first_ns = 1'000'000'000;
   int64_t backoff_max_ns = 60'000'000'000;
   // Answers that come within this time of each other are written together.
@@ -37,8 +38,10 @@ struct BatchPorts {
   std::function<void(std::shared_ptr<Exchange>)> answer;
   // The caller on whose behalf the lines are asked, as things are now; null: the key is unknown.
   std::function<std::shared_ptr<const Caller>(const Owner&)> caller_of;
-  // Whether the caller may have answers of a model. Errors: kNotFound.
+  // Whether the caller may have answers of a model. Errors: kNotFound; kUnavailable (no price).
   std::function<Result<void>(const Caller&, const std::string& model)> check_model;
+  // Whether some of the credit of the caller's tenant is held for requests under way.
+  std::function<bool(const Caller&)> holds_credit;
 };
 
 // Since the start.

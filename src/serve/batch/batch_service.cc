@@ -33,7 +33,13 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 constexpr const char* kPurpose = "batch";
-constexpr std::array kEndpoints = {"/v1/chat/completions", "/v1/completions"};
+// What lines may ask, and the scope that a key needs for it.
+struct LineEndpoint {
+  const char* path;
+  const char* scope;
+};
+constexpr std::array<LineEndpoint, 2> kEndpoints = {
+    {{"/v1/chat/completions", kChatScope}, {"/v1/completions", kCompletionsScope}}};
 constexpr size_t kFileNameBytesMax = 255;
 constexpr int64_t kFilesListedMax = 10'000, kBatchesListedMax = 100,
                   kBatchesListed = 20;  // OpenAI's
@@ -358,10 +364,12 @@ BatchService::Impl::Answer BatchService::Impl::AddBatch(const Owner& owner,
     reader.Refuse("output_expires_after", "is not supported: delete files when you have them",
                   ErrorCode::kUnsupported);
   if (input_file.empty()) reader.Refuse("input_file_id", "must name an uploaded file");
-  if (std::ranges::find(kEndpoints, endpoint) == kEndpoints.end())
+  const auto asked = std::ranges::find(kEndpoints, endpoint, &LineEndpoint::path);
+  if (asked == kEndpoints.end())
     reader.Refuse("endpoint", "must be \"/v1/chat/completions\" or \"/v1/completions\"");
   if (window != "24h") reader.Refuse("completion_window", "must be \"24h\"");
   TRY(reader.status());
+  TRY(authenticate(exchange->request(), asked->scope));
   TRY_ASSIGN(const std::string metadata, ReadMetadata(body));
   TRY_ASSIGN(const BatchRecord batch,
              store->AddBatch(owner, endpoint, input_file, metadata, kBatchWindowSeconds));
@@ -485,14 +493,26 @@ BatchPorts MakeBatchPorts(std::function<void(std::shared_ptr<Exchange>)> answer,
     caller->is_batch = true;
     return caller;
   };
-  const auto check_model = [&models](const Caller& caller,
-                                     const std::string& model) -> Result<void> {
+  const auto check_model = [&models, &clock](const Caller& caller,
+                                             const std::string& model) -> Result<void> {
     if (!MayUseModel(&caller, model)) return ModelRegistry::NoSuchModel(model);
     const auto found = models.Find(model);
     if (!found && found.error().code == ErrorCode::kNotFound) return std::unexpected(found.error());
+    for (const ledger::Unit unit : {ledger::Unit::kInputToken, ledger::Unit::kOutputToken})
+      if (caller.directory->FindPrice(model, ledger::Tier::kBatch, unit, clock.UnixSeconds()) ==
+          nullptr)
+        return Fail(
+            ErrorCode::kUnavailable,
+            fmt::format("no price is set for {} of model '{}' at tier batch", Name(unit), model));
     return {};  // one that is being loaded will come
   };
-  return {.answer = std::move(answer), .caller_of = caller_of, .check_model = check_model};
+  const auto holds_credit = [&ledger](const Caller& caller) {
+    return ledger.Balance({ledger::AccountKind::kHeld, caller.tenant->number}) > 0;
+  };
+  return {.answer = std::move(answer),
+          .caller_of = caller_of,
+          .check_model = check_model,
+          .holds_credit = holds_credit};
 }
 
 }  // namespace millpower::serve

@@ -94,15 +94,22 @@ class BatchServiceTest : public testing::Test {
         .answer = [this](std::shared_ptr<Exchange> exchange) { OnAsked(std::move(exchange)); },
         .caller_of =
             [this](const Owner& owner) { return CallerOf(owner.tenant == "ten_1" ? 1 : 2, true); },
-        .check_model = [](const Caller&, const std::string& model) -> Result<void> {
+        .check_model = [this](const Caller& caller, const std::string& model) -> Result<void> {
+          if (on_check_) on_check_(caller);
           if (model == "m") return {};
           return Fail(ErrorCode::kNotFound, "no such model");
-        }};
+        },
+        .holds_credit = [this](const Caller&) { return holds_credit_.load(); }};
     auto opened = BatchService::Open(
         config_,
-        [this](const HttpRequest& request, const char*) -> Result<std::shared_ptr<const Caller>> {
+        [this](const HttpRequest& request,
+               const char* scope) -> Result<std::shared_ptr<const Caller>> {
           if (request.authorization.empty()) return Fail(ErrorCode::kUnauthenticated, "no key");
-          return CallerOf(request.authorization == "a" ? 1 : 2, false);
+          auto caller = CallerOf(request.authorization == "a" ? 1 : 2, false);
+          const auto& scopes = caller->key->endpoints;
+          if (!scopes.empty() && std::ranges::find(scopes, scope) == scopes.end())
+            return Fail(ErrorCode::kForbidden, "not for this endpoint");
+          return caller;
         },
         ports, clock_);
     ASSERT_TRUE(opened) << opened.error().message;
@@ -208,6 +215,12 @@ class BatchServiceTest : public testing::Test {
     EXPECT_EQ(response.status, 200) << response.body;
     return Parsed(response.body)["id"];
   }
+  // Answers that were taken as "later".
+  int retries() {
+    constexpr std::string_view kName = "\nmillpower_batch_retries_total ";
+    const std::string text = service_->MetricsText();
+    return std::atoi(text.c_str() + text.find(kName) + kName.size());
+  }
   Json BatchOf(const std::string& id) { return Get("/v1/batches/" + id); }
   Json WaitFor(const std::string& id, const std::string& status) {
     WaitUntil([&] { return BatchOf(id)["status"] == status; });
@@ -249,6 +262,8 @@ class BatchServiceTest : public testing::Test {
   std::map<ledger::Number, ledger::Tenant> tenants_;
   std::map<ledger::Number, ledger::Project> projects_;
   std::map<ledger::Number, ledger::Key> keys_;
+  std::function<void(const Caller&)> on_check_;  // before Open
+  std::atomic<bool> holds_credit_{false};
   std::mutex mutex_;
   Answerer answerer_;
   std::vector<std::shared_ptr<Exchange>> asked_;
@@ -500,7 +515,7 @@ TEST_F(BatchServiceTest, AsksAgainLaterWhereTheServerIsBusy) {
   std::this_thread::sleep_for(milliseconds(20));
   EXPECT_THAT(asked(), SizeIs(2));  // not before its time
   clock_.Advance(seconds(3));
-  WaitUntil([&] { return asked().size() >= 4; });
+  WaitUntil([&] { return retries() == 4; });
   AnswerWith(Echo);
   clock_.Advance(seconds(3));
   const Json batch = WaitFor(id, "completed");
@@ -563,6 +578,104 @@ TEST_F(BatchServiceTest, TakesTurnsBetweenTenants) {
   for (size_t i = 0; i < 8; ++i) ++first[asked()[i]->request().caller->tenant->number];
   EXPECT_EQ(first[1], 4);
   EXPECT_EQ(first[2], 4);
+}
+
+// Whose lines take long does not get all places, one after the other, that others leave.
+TEST_F(BatchServiceTest, LeavesHalfOfThePlacesToOthers) {
+  std::atomic<int> of_a = 0;
+  AnswerWith([&](const std::shared_ptr<Exchange>& exchange) {
+    if (exchange->request().caller->tenant->number == 2) return Echo(exchange);
+    ++of_a;
+  });
+  Open();
+  CreateId(Lines(20));
+  WaitUntil([&] { return of_a == 4; });  // all, while nobody else wants any
+  const std::string other = CreateId(Lines(20), "b");
+  const auto of_b = [&] { return Parsed(CallAs("b", "GET", "/v1/batches/" + other).body); };
+  WaitUntil([&] { return of_b()["status"] == "in_progress"; });
+  Echo(asked()[0]);
+  Echo(asked()[1]);
+  WaitUntil([&] { return of_b()["status"] == "completed"; });
+  WaitUntil([&] { return of_a == 6; });  // then all again
+}
+
+TEST_F(BatchServiceTest, ChecksFilesInTurns) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<ledger::Number> checked;
+  size_t allowed = 0;
+  on_check_ = [&](const Caller& caller) {
+    std::unique_lock lock(mutex);
+    checked.push_back(caller.tenant->number);
+    const size_t place = checked.size();
+    changed.wait(lock, [&] { return allowed >= place; });
+  };
+  const auto is_checked = [&](size_t count) {
+    std::lock_guard lock(mutex);
+    return checked.size() == count;
+  };
+  const auto allow = [&](size_t count) {
+    std::lock_guard lock(mutex);
+    allowed = count;
+    changed.notify_all();
+  };
+  Open();
+  const std::string file = UploadId(Lines(1));
+  for (int i = 0; i < 5; ++i) Create(file);
+  WaitUntil([&] { return is_checked(2); });
+  CreateId(Lines(1), "b");
+  std::this_thread::sleep_for(milliseconds(20));
+  allow(1);
+  WaitUntil([&] { return is_checked(3); });
+  {
+    std::lock_guard lock(mutex);
+    EXPECT_THAT(checked, ElementsAre(1, 1, 2));
+  }
+  allow(6);
+  WaitUntil([&] { return is_checked(6); });
+}
+
+TEST_F(BatchServiceTest, OneBatchThatMustWaitHoldsUpNoOther) {
+  AnswerWith([](const std::shared_ptr<Exchange>& exchange) {
+    if (exchange->request().path == "/v1/completions") return Echo(exchange);
+    exchange->Reply(ErrorResponse({ErrorCode::kUnavailable, "being loaded", ""}, 3));
+  });
+  Open();
+  const std::string first = CreateId(Lines(4));
+  WaitUntil([&] { return asked().size() >= 4; });
+  std::string lines = Lines(8);
+  for (size_t at = 0; (at = lines.find("/chat", at)) != std::string::npos;) lines.erase(at, 5);
+  const HttpResponse second = Create(UploadId(lines), {{"endpoint", "/v1/completions"}});
+  WaitFor(Parsed(second.body)["id"], "completed");
+  EXPECT_EQ(BatchOf(first)["status"], "in_progress");
+  EXPECT_THAT(asked(), SizeIs(4 + 8));
+}
+
+TEST_F(BatchServiceTest, WaitsForCreditThatIsHeldElsewhere) {
+  AnswerWith([](const std::shared_ptr<Exchange>& exchange) {
+    exchange->Reply(ErrorResponse({ErrorCode::kQuotaExceeded, "spent", ""}));
+  });
+  holds_credit_ = true;
+  Open();
+  const std::string id = CreateId(Lines(2));
+  WaitUntil([&] { return retries() == 2; });
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_THAT(asked(), SizeIs(2));  // not before its time
+  EXPECT_EQ(BatchOf(id)["request_counts"]["failed"], 0);
+  holds_credit_ = false;
+  AnswerWith(Echo);
+  clock_.Advance(seconds(1));
+  EXPECT_EQ(WaitFor(id, "completed")["request_counts"]["completed"], 2);
+}
+
+TEST_F(BatchServiceTest, NeedsTheScopeOfItsLines) {
+  keys_[2].endpoints = {"batches", "files", "completions"};
+  Open();
+  const std::string file = UploadId(Lines(1), "b");
+  const HttpResponse refused = Create(file, Json::object(), "b");
+  EXPECT_EQ(refused.status, 403) << refused.body;
+  EXPECT_EQ(Create(file, {{"endpoint", "/v1/completions"}}, "b").status, 200);
+  EXPECT_THAT(Parsed(CallAs("b", "GET", "/v1/batches").body)["data"], SizeIs(1));
 }
 
 TEST_F(BatchServiceTest, CancelsWithinAStep) {
