@@ -125,7 +125,13 @@ Result<ListQuery> ReadListQuery(const Query& query, int64_t limit, int64_t limit
   return list;
 }
 
-HttpResponse ResponseOf(const Error& error) {
+// Faults of our own are told in the log, with paths that concern nobody else.
+HttpResponse ResponseOf(const Error& error, const std::string& request_id) {
+  if (error.code == ErrorCode::kIo || error.code == ErrorCode::kCorrupt ||
+      error.code == ErrorCode::kInternal) {
+    spdlog::error("id={}: {}", request_id, error.message);
+    return ErrorResponse({ErrorCode::kInternal, "the server has a fault in its storage", ""});
+  }
   if (error.code == ErrorCode::kNotFound)
     return ErrorResponse(HttpFault::kNoSuchPath, error.message);
   return ErrorResponse(error);
@@ -269,7 +275,8 @@ void BatchService::Impl::Handle(const Entry& entry, const ExchangePtr& exchange,
       spdlog::error("id={} {}: {}", exchange->request().id, entry.scope, error.what());
       answer = Fail(ErrorCode::kInternal, "internal error");
     }
-    exchange->Reply(answer ? std::move(*answer) : ResponseOf(answer.error()));
+    exchange->Reply(answer ? std::move(*answer)
+                           : ResponseOf(answer.error(), exchange->request().id));
   });
 }
 
@@ -326,8 +333,10 @@ BatchService::Impl::Answer BatchService::Impl::DeleteFile(const Owner& owner, co
 BatchService::Impl::Answer BatchService::Impl::GetContent(const Owner& owner, const ExchangePtr&,
                                                           const PathArguments& arguments) {
   TRY_ASSIGN(const FileRecord file, store->FindFile(owner.tenant, arguments[0]));
-  TRY_ASSIGN(MappedFile opened, MappedFile::Open(store->PathOf(file.id)));
-  const auto mapped = std::make_shared<MappedFile>(std::move(opened));
+  auto opened = MappedFile::Open(store->PathOf(file.id));
+  // There is a record of it: what is missing is ours.
+  if (!opened) return Fail(ErrorCode::kIo, opened.error().message);
+  const auto mapped = std::make_shared<MappedFile>(std::move(*opened));
   const std::string_view bytes(reinterpret_cast<const char*>(mapped->bytes().data()),
                                mapped->bytes().size());
   if (std::ssize(bytes) != file.bytes)

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -18,6 +19,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "ledger/fault_vfs.h"
 #include "serve/errors.h"
 
 namespace millpower::serve {
@@ -29,6 +31,7 @@ using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 
 class TestClock final : public Clock {
@@ -357,6 +360,53 @@ TEST_F(BatchServiceTest, BoundsWhatATenantKeeps) {
   EXPECT_EQ(Create(input).status, 200);
   EXPECT_EQ(Create(input).status, 200);
   EXPECT_EQ(Create(input).status, 429);
+}
+
+TEST_F(BatchServiceTest, AFullDiskIsNoFaultOfTheClients) {
+  ledger::FaultVfs disk;
+  ASSERT_EQ(sqlite3_vfs_register(sqlite3_vfs_find(disk.name().c_str()), /*makeDflt=*/1), SQLITE_OK);
+  Hold();
+  Open();
+  const std::string file = UploadId(Lines(1)), unused = UploadId("");
+  const std::string batch = Parsed(Create(file).body)["id"];
+  WaitFor(batch, "in_progress");
+  disk.Arm(ledger::FaultVfs::Fault::kFull, 1);
+  for (const HttpResponse& response :
+       {Upload("x"), Create(file), Call("DELETE", "/v1/files/" + unused),
+        Call("POST", "/v1/batches/" + batch + "/cancel")})
+    EXPECT_EQ(response.status, 503) << response.body;
+  disk.Disarm();
+  EXPECT_THAT(Get("/v1/files")["data"], SizeIs(2));
+  EXPECT_EQ(Upload("x").status, 200);
+  EXPECT_EQ(Create(file).status, 200);
+  Close();
+}
+
+TEST_F(BatchServiceTest, KeepsItsFilesToItself) {
+  const mode_t before = umask(0);
+  Open();
+  const std::string file = UploadId("x");
+  umask(before);
+  const auto mode = [&](const fs::path& path) {
+    return static_cast<unsigned>(fs::status(config_.folder / path).permissions());
+  };
+  EXPECT_EQ(mode("batches.db"), 0600u);
+  EXPECT_EQ(mode("batches.db-wal"), 0600u);
+  EXPECT_EQ(mode("files"), 0700u);
+  EXPECT_EQ(mode(fs::path("files") / file), 0600u);
+}
+
+TEST_F(BatchServiceTest, TellsNothingOfItsPaths) {
+  Open();
+  const std::string gone = UploadId("x"), cut = UploadId("xyz");
+  fs::remove(config_.folder / "files" / gone);
+  fs::resize_file(config_.folder / "files" / cut, 1);
+  for (const std::string& file : {gone, cut}) {
+    const HttpResponse response = Call("GET", "/v1/files/" + file + "/content");
+    EXPECT_EQ(response.status, 500);
+    EXPECT_THAT(response.body, Not(HasSubstr(config_.folder.string())));
+    EXPECT_THAT(response.body, HasSubstr("storage"));
+  }
 }
 
 TEST_F(BatchServiceTest, ForgetsTheOldestBatchesThatAreOver) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -228,13 +229,18 @@ struct BatchStore::Impl {
     return RemoveOrphans();
   }
 
+  // Errors: what `work` says; kUnavailable (the disk is full).
   template <typename Work>
   Result<void> InTransaction(Work work) {
-    TRY(db.Execute("BEGIN IMMEDIATE"));
-    Result<void> done = work();
+    Result<void> done = db.Execute("BEGIN IMMEDIATE");
+    if (done) done = work();
     if (done) done = db.Execute("COMMIT");
     // Where the failure ended the transaction already, there is nothing to roll back.
     if (!done && sqlite3_get_autocommit(db.handle()) == 0) (void)db.Execute("ROLLBACK");
+    if (!done && done.error().code == ErrorCode::kNoCapacity) {
+      spdlog::error("batches.db can't be written: {}", done.error().message);
+      return Fail(ErrorCode::kUnavailable, "the server's disk is full");
+    }
     return done;
   }
 
@@ -421,7 +427,15 @@ Result<std::unique_ptr<BatchStore>> BatchStore::Open(const fs::path& folder,
   if (error)
     return Fail(ErrorCode::kIo,
                 fmt::format("can't make {}: {}", (folder / "files").string(), error.message()));
-  TRY_ASSIGN(Database database, Database::Open(folder / "batches.db", {.create = true}));
+  // For nobody else's eyes, whatever the umask; SQLite gives its log the mode of its file.
+  if (chmod((folder / "files").c_str(), 0700) != 0) return SystemError("can't protect", "files");
+  const fs::path records = folder / "batches.db";
+  {
+    const Descriptor file(open(records.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (file.get() < 0) return SystemError("can't open", records);
+    if (fchmod(file.get(), 0600) != 0) return SystemError("can't protect", records);
+  }
+  TRY_ASSIGN(Database database, Database::Open(records, {.create = true}));
   auto impl = std::make_unique<Impl>(folder, limits, clock, std::move(database));
   TRY(impl->Prepare());
   TRY(SyncFolder(folder));
@@ -492,8 +506,10 @@ Result<void> BatchStore::DeleteFile(const std::string& tenant, const std::string
                   fmt::format("the file is the input of {}, which is not over: cancel that first",
                               users.front().id),
                   "file_id");
-    TRY_ASSIGN(Statement remove, impl_->db.Prepare("DELETE FROM files WHERE number = ?1"));
-    TRY(remove.Bind(1, file.number).Run());
+    TRY(impl_->InTransaction([&]() -> Result<void> {
+      TRY_ASSIGN(Statement remove, impl_->db.Prepare("DELETE FROM files WHERE number = ?1"));
+      return remove.Bind(1, file.number).Run();
+    }));
   }
   Remove(impl_->PathOf(id));
   return {};
@@ -580,10 +596,12 @@ Result<BatchRecord> BatchStore::CancelBatch(const std::string& tenant, const std
   if (IsOver(batch.status))
     return Fail(ErrorCode::kAlreadyExists,
                 fmt::format("the batch is {} and can't be cancelled", Name(batch.status)));
-  TRY_ASSIGN(Statement update,
-             impl_->db.Prepare("UPDATE batches SET status = 6, cancelling_at = ?2 WHERE number = "
-                               "?1 AND status IN (0, 1)"));
-  TRY(update.Bind(1, batch.number).Bind(2, impl_->clock.UnixSeconds()).Run());
+  TRY(impl_->InTransaction([&]() -> Result<void> {
+    TRY_ASSIGN(Statement update,
+               impl_->db.Prepare("UPDATE batches SET status = 6, cancelling_at = ?2 WHERE number = "
+                                 "?1 AND status IN (0, 1)"));
+    return update.Bind(1, batch.number).Bind(2, impl_->clock.UnixSeconds()).Run();
+  }));
   return impl_->FindBatch(tenant, id);
 }
 

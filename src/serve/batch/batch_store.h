@@ -112,17 +112,19 @@ class BatchStore {
                              const std::string& purpose, std::string_view content);
   Result<FileRecord> FindFile(const std::string& tenant, const std::string& id);
   Result<ListPage<FileRecord>> ListFiles(const std::string& tenant, const ListQuery& query);
-  // Errors: kAlreadyExists (the input of a batch that is not over).
+  // Errors: kAlreadyExists (the input of a batch that is not over); kUnavailable (the disk is
+  // full).
   Result<void> DeleteFile(const std::string& tenant, const std::string& id);
 
-  // Errors: kNotFound (the file), kInvalidArgument (its purpose), kQuotaExceeded.
+  // Errors: kNotFound (the file), kInvalidArgument (its purpose), kQuotaExceeded, kUnavailable (the
+  // disk is full).
   Result<BatchRecord> AddBatch(const Owner& owner, const std::string& endpoint,
                                const std::string& input_file, const std::string& metadata,
                                int64_t window_s);
   Result<BatchRecord> FindBatch(const std::string& tenant, const std::string& id);
   Result<ListPage<BatchRecord>> ListBatches(const std::string& tenant, const ListQuery& query);
   // From validating and in progress to cancelling; nothing where it is cancelled already.
-  // Errors: kAlreadyExists (it is over, or nearly).
+  // Errors: kAlreadyExists (it is over, or nearly), kUnavailable (the disk is full).
   Result<BatchRecord> CancelBatch(const std::string& tenant, const std::string& id);
 
   // ---- For the runner.
