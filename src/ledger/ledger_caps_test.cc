@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <ctime>
 #include <map>
 #include <mutex>
@@ -340,8 +341,11 @@ class Race {
   int64_t accepted_ = 0, refused_ = 0;
 };
 
+// MILLPOWER_RACE_ROUNDS: how many races (20).
 TEST(LedgerCaps, HoldUnderThreads) {
-  for (uint64_t seed = 1; seed <= 20 && !HasFailure(); ++seed) {
+  const char* const asked = std::getenv("MILLPOWER_RACE_ROUNDS");
+  const uint64_t rounds = asked == nullptr ? 20 : std::strtoull(asked, nullptr, 10);
+  for (uint64_t seed = 1; seed <= rounds && !HasFailure(); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const auto cap = static_cast<Micros>(40 + RandomBits(seed, 0) % 400);
     const auto rate = static_cast<Micros>(500'000 + RandomBits(seed, 1) % 2'000'000);

@@ -67,10 +67,12 @@ struct Meter::State {
   }
 
   // Takes those out of `holds` that have been posted before, and lets them run as they are.
-  // Whether there were any.
-  bool TakePaid(const ledger::Ledger& ledger, std::vector<ledger::HoldRequest>& holds) {
+  // Whether there were any. Errors: kUnavailable (it can't be read now).
+  Result<bool> TakePaid(const ledger::Ledger& ledger, std::vector<ledger::HoldRequest>& holds) {
+    std::optional<Error> unreadable;
     const auto is_paid = [&](const ledger::HoldRequest& hold) {
       const auto posted = ledger.store().WasPosted(hold.request_id);
+      if (!posted) unreadable = posted.error();
       if (!posted || !*posted) return false;
       std::lock_guard lock(mutex);
       Held& one = held.at(hold.request_id);
@@ -78,7 +80,9 @@ struct Meter::State {
       one.output_tokens = one.max_tokens;
       return true;
     };
-    return std::erase_if(holds, is_paid) > 0;
+    const bool were_any = std::erase_if(holds, is_paid) > 0;
+    if (unreadable) return Fail(ErrorCode::kUnavailable, unreadable->message);
+    return were_any;
   }
 };
 
@@ -129,7 +133,10 @@ void Meter::Hold(const MeteredCall& call, ledger::Ledger::Done done) {
                        told = std::move(told)](Result<void> result) mutable {
     const bool may_be_paid = !result && (result.error().code == ErrorCode::kAlreadyExists ||
                                          result.error().code == ErrorCode::kQuotaExceeded);
-    if (!may_be_paid || !state->TakePaid(ledger, holds)) return told(std::move(result));
+    if (!may_be_paid) return told(std::move(result));
+    const Result<bool> paid = state->TakePaid(ledger, holds);
+    if (!paid) return told(std::unexpected(paid.error()));
+    if (!*paid) return told(std::move(result));
     if (holds.empty()) return told({});
     ledger.Hold(std::move(holds), std::move(told));
   });
