@@ -88,7 +88,8 @@ TEST_F(SqliteStoreTest, ANewFileIsEmptyAndBalances) {
 }
 
 TEST_F(SqliteStoreTest, KeepsEverythingAsItWas) {
-  const std::string evil("Robert'); DROP TABLE tenants;-- \"%s\0\n\xff\xe2\x82\xac", 43);
+  static constexpr char kEvil[] = "Robert'); DROP TABLE tenants;-- \"%s\0\n\xff\xe2\x82\xac";
+  const std::string evil(kEvil, sizeof(kEvil) - 1);
   Tenant tenant{.number = 1,
                 .id = "ten_1",
                 .name = evil,

@@ -68,7 +68,8 @@ TEST(MultipartTest, KeepsAllBytesOfAContent) {
 }
 
 TEST(MultipartTest, ReadsEmptyContentWrittenEitherWay) {
-  const auto usual = ReadMultipart(Field("a", "") + "--b--", "b");
+  const std::string empty = Field("a", "") + "--b--";
+  const auto usual = ReadMultipart(empty, "b");
   ASSERT_TRUE(usual);
   EXPECT_EQ(usual->front().content, "");
   // RFC 2046 lets the headers' last line end be that of the delimiter.
@@ -82,7 +83,8 @@ TEST(MultipartTest, ReadsEmptyContentWrittenEitherWay) {
 }
 
 TEST(MultipartTest, IgnoresPreambleAndEpilogue) {
-  const auto parts = ReadMultipart("hello --b\r\n" + Field("a", "1") + "--b--\r\n--b\r\nmore", "b");
+  const std::string body = "hello --b\r\n" + Field("a", "1") + "--b--\r\n--b\r\nmore";
+  const auto parts = ReadMultipart(body, "b");
   ASSERT_TRUE(parts) << parts.error().message;
   ASSERT_EQ(parts->size(), 1u);
   EXPECT_EQ(parts->front().content, "1");
