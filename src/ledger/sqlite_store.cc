@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/descriptor.h"
 #include "ledger/key_secret.h"
 #include "ledger/schema.h"
 #include "ledger/sqlite.h"
@@ -22,24 +23,6 @@
 
 namespace millpower::ledger {
 namespace {
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 std::unexpected<Error> FailIo(const std::filesystem::path& path, const char* what) {
   const int error = errno;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "ledger/key_secret.h"
 #include "serve/admin/endpoints.h"
 #include "serve/api.h"
 #include "serve/errors.h"
@@ -27,15 +28,6 @@ constexpr size_t kBodyMaxBytes = 64 << 10;
 // Two, so that proving the books of years does not hold up a revocation.
 constexpr size_t kLaneThreads = 2;
 const SystemClock kSystemClock;
-
-// Takes as long for a key that is wrong at its first byte as at its last.
-bool IsSameKey(std::string_view shown, std::string_view key) {
-  unsigned difference = shown.size() == key.size() ? 0 : 1;
-  for (size_t i = 0; i < key.size(); ++i)
-    difference |= static_cast<unsigned char>(key[i]) ^
-                  static_cast<unsigned char>(i < shown.size() ? shown[i] : 0);
-  return difference == 0;
-}
 
 }  // namespace
 
@@ -130,8 +122,8 @@ void AdminServer::Impl::Handle(const std::shared_ptr<Exchange>& exchange) {
   if (!is_ours && parts.api != nullptr) return parts.api->Handle(exchange);
   exchange->SetRoute("admin");
   if (!HasKey(request))
-    return exchange->Reply(
-        ErrorResponse(HttpFault::kUnauthorized, "this needs the admin key, as a bearer token"));
+    return exchange->Reply(ErrorResponse(
+        Error{ErrorCode::kUnauthenticated, "this needs the admin key, as a bearer token", {}}));
   if (request.body.size() > kBodyMaxBytes)
     return exchange->Reply(ErrorResponse(
         HttpFault::kBodyTooLarge, fmt::format("the body is larger than {} bytes", kBodyMaxBytes)));
@@ -143,7 +135,7 @@ bool AdminServer::Impl::HasKey(const HttpRequest& request) const {
   std::string_view shown = request.authorization;
   if (!shown.starts_with(kBearer)) shown = {};
   if (!shown.empty()) shown.remove_prefix(kBearer.size());
-  return IsSameKey(shown, config.key);
+  return ledger::IsSame(shown, config.key);
 }
 
 Result<HttpResponse> AdminServer::Impl::Answer(const std::shared_ptr<Exchange>& exchange,

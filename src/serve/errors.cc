@@ -62,16 +62,12 @@ constexpr Appearance AppearanceOf(HttpFault fault) {
   switch (fault) {
     case HttpFault::kMalformed:
       return {400, kInvalid, "malformed_http"};
-    case HttpFault::kUnauthorized:
-      return {401, kInvalid, "invalid_api_key"};
     case HttpFault::kNoSuchPath:
       return {404, kInvalid, "not_found"};
     case HttpFault::kMethodNotAllowed:
       return {405, kInvalid, "method_not_allowed"};
     case HttpFault::kTimeout:
       return {408, kInvalid, "request_timeout"};
-    case HttpFault::kConflict:
-      return {409, kInvalid, "conflict"};
     case HttpFault::kBodyTooLarge:
       return {413, kInvalid, "request_too_large"};
     case HttpFault::kUnsupportedMedia:

@@ -12,11 +12,9 @@ namespace millpower::serve {
 // Faults that are found in HTTP itself, before there is a request to speak of.
 enum class HttpFault {
   kMalformed,           // 400
-  kUnauthorized,        // 401
   kNoSuchPath,          // 404
   kMethodNotAllowed,    // 405
   kTimeout,             // 408
-  kConflict,            // 409
   kBodyTooLarge,        // 413
   kUnsupportedMedia,    // 415
   kExpectationFailed,   // 417

@@ -53,7 +53,7 @@ Answer CreateLease(Context& context, const Request& request) {
   // Neither is a matter of waiting a second, as their statuses for clients would say.
   if (!made && (made.error().code == ErrorCode::kQuotaExceeded ||
                 made.error().code == ErrorCode::kNoCapacity))
-    return ErrorResponse(HttpFault::kConflict, made.error().message);
+    return Fail(ErrorCode::kAlreadyExists, made.error().message);
   TRY(made);
   return JsonResponse(LeaseJson(*context.ledger->directory(), *made, now), 201);
 }

@@ -142,7 +142,7 @@ Answer LoadModel(Context& context, const Request& request) {
   TRY_ASSIGN(ModelSpec spec, ReadModelSpec(request.body, context.model_root));
   const std::string name = spec.name, path = spec.path;
   if (!context.host.Load(std::move(spec)))
-    return ErrorResponse(HttpFault::kConflict, "there is a model '" + name + "' already");
+    return Fail(ErrorCode::kAlreadyExists, "there is a model '" + name + "' already");
   spdlog::info("loading '{}' from {}", name, path);
   const auto status = context.host.Find(name);
   return JsonResponse(status ? ModelJson(*status) : Json(), 202);

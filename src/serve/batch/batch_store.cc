@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/descriptor.h"
 #include "base/json.h"
 #include "ledger/key_secret.h"
 #include "ledger/sqlite.h"
@@ -130,20 +131,6 @@ std::unexpected<Error> SystemError(const std::string& what, const fs::path& path
   return Fail(is_full ? ErrorCode::kUnavailable : ErrorCode::kIo,
               fmt::format("{} {}: {}", what, path.filename().string(), std::strerror(fault)));
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 // `bytes` at `offset`, where the file then ends, on the disk.
 Result<void> WriteDurably(const fs::path& path, std::string_view bytes, int64_t offset) {
