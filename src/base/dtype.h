@@ -21,8 +21,19 @@ enum class DType : uint8_t {
   kQ4_0 = 6,  // 32 values: d * (q - 8), q of 4 bits
   kQ4_K = 7,  // 256 values in 8 groups: d * scale * q - dmin * min, q of 4 bits, scale, min of 6
   kQ6_K = 8,  // 256 values in 16 groups: d * scale * (q - 32), q of 6 bits, scale an int8
+
+  // What tensors of imported models hold besides.
+  kF64 = 9,  // IEEE 754 binary64
+  kI64 = 10,
+  kI16 = 11,
+  kU8 = 12,
+  kU16 = 13,
+  kU32 = 14,
+  kU64 = 15,
+  kBool = 16,  // a byte, 0 or 1
+  kI4 = 17,    // rows of embedding tables only (isa/layout.h): two values a byte, the first low
 };
-inline constexpr int kDTypeCount = 9;
+inline constexpr int kDTypeCount = 18;
 
 // Values that share the scales of one block; 1 for types without blocks.
 constexpr int64_t BlockSize(DType type) {
@@ -33,6 +44,8 @@ constexpr int64_t BlockSize(DType type) {
     case DType::kQ4_K:
     case DType::kQ6_K:
       return 256;
+    case DType::kI4:
+      return 2;
     default:
       return 1;
   }
@@ -41,13 +54,23 @@ constexpr int64_t BlockSize(DType type) {
 // Bytes of one block as files have it: of one value, for types without blocks.
 constexpr int64_t BlockBytes(DType type) {
   switch (type) {
+    case DType::kF64:
+    case DType::kI64:
+    case DType::kU64:
+      return 8;
     case DType::kF32:
     case DType::kI32:
+    case DType::kU32:
       return 4;
     case DType::kBf16:
     case DType::kF16:
+    case DType::kI16:
+    case DType::kU16:
       return 2;
     case DType::kI8:
+    case DType::kU8:
+    case DType::kBool:
+    case DType::kI4:
       return 1;
     case DType::kQ8_0:
       return 34;
@@ -61,7 +84,23 @@ constexpr int64_t BlockBytes(DType type) {
   return 0;
 }
 
-constexpr bool IsBlockType(DType type) { return BlockSize(type) > 1; }
+// Of ggml's types, whose values share scales.
+constexpr bool IsBlockType(DType type) { return type >= DType::kQ8_0 && type <= DType::kQ6_K; }
+
+constexpr bool IsFloat(DType type) {
+  return type == DType::kF32 || type == DType::kF64 || type == DType::kF16 || type == DType::kBf16;
+}
+constexpr bool IsSignedInteger(DType type) {
+  return type == DType::kI8 || type == DType::kI16 || type == DType::kI32 || type == DType::kI64;
+}
+constexpr bool IsUnsignedInteger(DType type) {
+  return type == DType::kU8 || type == DType::kU16 || type == DType::kU32 || type == DType::kU64;
+}
+constexpr bool IsInteger(DType type) { return IsSignedInteger(type) || IsUnsignedInteger(type); }
+// Types that elements of a tensor have; the others are forms of weights.
+constexpr bool IsElementType(DType type) {
+  return IsFloat(type) || IsInteger(type) || type == DType::kBool;
+}
 
 // Bytes of one value, of types without blocks.
 constexpr int SizeBytes(DType type) { return static_cast<int>(BlockBytes(type)); }
@@ -86,6 +125,24 @@ constexpr const char* Name(DType type) {
       return "q4_k";
     case DType::kQ6_K:
       return "q6_k";
+    case DType::kF64:
+      return "f64";
+    case DType::kI64:
+      return "i64";
+    case DType::kI16:
+      return "i16";
+    case DType::kU8:
+      return "u8";
+    case DType::kU16:
+      return "u16";
+    case DType::kU32:
+      return "u32";
+    case DType::kU64:
+      return "u64";
+    case DType::kBool:
+      return "bool";
+    case DType::kI4:
+      return "i4";
   }
   return "?";
 }

@@ -41,12 +41,21 @@ Result<size_t> OpenRegular(const std::filesystem::path& path, FileDescriptor& fi
 }  // namespace
 
 Result<MappedFile> MappedFile::Open(const std::filesystem::path& path) {
+  return Map(path, PROT_READ, MAP_PRIVATE);
+}
+
+Result<MappedFile> MappedFile::OpenCopyOnWrite(const std::filesystem::path& path) {
+  // Nothing is set aside for copies that may never be made: the file may be larger than memory.
+  return Map(path, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE);
+}
+
+Result<MappedFile> MappedFile::Map(const std::filesystem::path& path, int protection, int flags) {
   FileDescriptor file;
   TRY_ASSIGN(const size_t size_bytes, OpenRegular(path, file));
   MappedFile mapped;
   mapped.path_ = path;
   if (size_bytes == 0) return mapped;
-  void* data = ::mmap(nullptr, size_bytes, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  void* data = ::mmap(nullptr, size_bytes, protection, flags, file.fd, 0);
   if (data == MAP_FAILED) return FailErrno(path, "cannot map");
   mapped.data_ = static_cast<const std::byte*>(data);
   mapped.size_bytes_ = size_bytes;

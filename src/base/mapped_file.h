@@ -18,6 +18,10 @@ class MappedFile {
   // Errors: kNotFound, kIo; kInvalidArgument for a directory. An empty file maps to an empty span.
   static Result<MappedFile> Open(const std::filesystem::path& path);
 
+  // The same in memory that may be written: a page that is written becomes our own copy, the file
+  // stays as it is. Pages that are not written can leave memory again as those of Open.
+  static Result<MappedFile> OpenCopyOnWrite(const std::filesystem::path& path);
+
   MappedFile() = default;
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -26,11 +30,18 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_bytes_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  // Of OpenCopyOnWrite only.
+  std::span<std::byte> writable_bytes() const {
+    return {const_cast<std::byte*>(data_), size_bytes_};
+  }
+
   // Tells the kernel that [offset, offset + size) will not be read again soon, so that a packed
   // copy and its source are not both resident.
   void DropResident(size_t offset_bytes, size_t size_bytes) const;
 
  private:
+  static Result<MappedFile> Map(const std::filesystem::path& path, int protection, int flags);
+
   const std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
   std::filesystem::path path_;
