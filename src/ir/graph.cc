@@ -5,6 +5,25 @@
 
 namespace millpower::ir {
 
+Size SizeOf(const Dim& dim) {
+  if (dim.symbol.empty()) return dim.size;
+  return Size::Parse(dim.symbol).value_or(Size());
+}
+
+Dim DimOf(const Size& size) {
+  if (const auto constant = size.Constant()) return Constant(*constant);
+  return Symbol(size.ToString());
+}
+
+std::optional<Size> ElementsOf(const Shape& shape) {
+  std::optional<Size> elements = Size(1);
+  for (const Dim& dim : shape) {
+    elements = elements->Times(SizeOf(dim));
+    if (!elements) return std::nullopt;
+  }
+  return elements;
+}
+
 void Graph::AddSymbol(std::string name, int64_t max) {
   CHECK(SymbolMax(name) < 0) << "symbol '" << name << "' is declared twice";
   CHECK(max >= 1) << "symbol '" << name << "' has bound " << max;
@@ -36,6 +55,19 @@ ValueId Graph::AddWeight(std::string name, DType dtype, Shape shape, std::vector
                    .values = std::move(values)});
 }
 
+ValueId Graph::AddLiteral(std::string name, DType dtype, const std::vector<int64_t>& shape,
+                          std::vector<std::byte> literal) {
+  Value value{.name = std::move(name), .kind = ValueKind::kWeight, .dtype = dtype};
+  int64_t bytes = SizeBytes(dtype);
+  for (const int64_t size : shape) {
+    value.shape.push_back(Constant(size));
+    bytes *= size;
+  }
+  CHECK(static_cast<int64_t>(literal.size()) == bytes) << value.name;
+  value.literal = std::move(literal);
+  return AddValue(std::move(value));
+}
+
 void Graph::SetSlices(ValueId weight, std::vector<TensorSlice> slices) {
   Value& value = values_.at(static_cast<size_t>(weight));
   CHECK(value.kind == ValueKind::kWeight) << "'" << value.name << "' is no weight";
@@ -45,12 +77,13 @@ void Graph::SetSlices(ValueId weight, std::vector<TensorSlice> slices) {
 Result<ValueId> Graph::AddNode(Op op, std::string output_name, std::vector<ValueId> inputs,
                                Attributes attributes) {
   const OpInfo& info = Info(op);
-  for (size_t i = inputs.size(); i < info.operands.size() && info.operands[i].optional; ++i)
+  for (size_t i = inputs.size();
+       !info.variadic && i < info.operands.size() && info.operands[i].optional; ++i)
     inputs.push_back(kNoValue);
-  auto shape = InferShape(*this, op, inputs, attributes);
-  if (!shape) return FailAt("'" + output_name + "'", std::move(shape).error());
+  auto type = InferType(*this, op, inputs, attributes);
+  if (!type) return FailAt("'" + output_name + "'", std::move(type).error());
   const ValueId output = AddValue(
-      {.name = std::move(output_name), .dtype = info.output_type, .shape = *std::move(shape)});
+      {.name = std::move(output_name), .dtype = type->dtype, .shape = std::move(type->shape)});
   nodes_.push_back({op, std::move(inputs), output, std::move(attributes)});
   return output;
 }
@@ -60,10 +93,18 @@ ValueId Graph::FindValue(const std::string& name) const {
   return found == by_name_.end() ? kNoValue : found->second;
 }
 
-int64_t Graph::SymbolMax(const std::string& name) const {
+int64_t Graph::SymbolMax(const std::string& expression) const {
   for (const SymbolBound& symbol : symbols_)
-    if (symbol.name == name) return symbol.max;
-  return -1;
+    if (symbol.name == expression) return symbol.max;
+  const auto size = Size::Parse(expression);
+  if (!size || !size->IsMonotone()) return -1;
+  return size
+      ->Evaluate([this](const std::string& name) -> std::optional<int64_t> {
+        for (const SymbolBound& symbol : symbols_)
+          if (symbol.name == name) return symbol.max;
+        return std::nullopt;
+      })
+      .value_or(-1);
 }
 
 int64_t IntAttribute(const Node& node, const std::string& name) {
@@ -72,6 +113,14 @@ int64_t IntAttribute(const Node& node, const std::string& name) {
 
 double FloatAttribute(const Node& node, const std::string& name) {
   return std::get<double>(node.attributes.at(name));
+}
+
+const std::vector<int64_t>& ListAttribute(const Node& node, const std::string& name) {
+  return std::get<std::vector<int64_t>>(node.attributes.at(name));
+}
+
+const Shape& ShapeAttribute(const Node& node, const std::string& name) {
+  return std::get<Shape>(node.attributes.at(name));
 }
 
 }  // namespace millpower::ir

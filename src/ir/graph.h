@@ -6,6 +6,7 @@
 // Not thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -16,10 +17,13 @@
 
 #include "base/dtype.h"
 #include "base/result.h"
+#include "base/size.h"
+#include "base/tensor_ops.h"
 
 namespace millpower::ir {
 
-// A dimension: a constant, or the name of a symbol declared in the graph with an upper bound.
+// A dimension: a constant, or an expression in symbols that are declared in the graph with upper
+// bounds: the name of one, or what Size::ToString prints, such as "26*batch".
 struct Dim {
   std::string symbol;  // empty for a constant
   int64_t size = 0;    // of a constant
@@ -27,7 +31,15 @@ struct Dim {
 };
 inline Dim Constant(int64_t size) { return {"", size}; }
 inline Dim Symbol(std::string name) { return {std::move(name), 0}; }
+// The same as a Size and back. A dimension that is no Size (only a malformed graph has one) is 0.
+Size SizeOf(const Dim& dim);
+Dim DimOf(const Size& size);
 using Shape = std::vector<Dim>;
+
+// The product of all dimensions; absent when it is too large to be written down.
+std::optional<Size> ElementsOf(const Shape& shape);
+
+inline constexpr size_t kMaxRank = 8;
 
 std::string ToString(const Shape& shape);
 
@@ -57,13 +69,62 @@ enum class Op : uint8_t {
   // router logits, their outputs down(silu(gate x) * up x) weighted by the softmax of those logits
   // over all experts, divided by the chosen ones' sum when `normalise` is 1
   kExperts,
+
+  // Operators on tensors of any rank up to kMaxRank and any element type, for imported models.
+  // Shapes broadcast as numpy's do, where said. A scalar has rank 0.
+
+  // x_0, x_1 ... (0 to 8) -> `shape`: each element from the elements of the operands, broadcast to
+  // `shape`, by the expression `code` (base/expression.h); `sizes` are what its `size` terms mean
+  kMap,
+  kReduce,        // x -> x with `axes` (sorted) reduced to 1 by `kind` (Reduction); arg...: i64
+  kReshape,       // x -> the same elements in order, in `shape`
+  kTranspose,     // x -> dimension i is x's dimension perm[i]
+  kStridedSlice,  // x -> `shape`; element i of an axis is x's begin + step * i; steps are not 0
+  kExpand,        // x -> broadcast to `shape`
+  kJoin,          // x_0, x_1 ... -> one after the other along `axis`
+  // x -> with `interior` elements between each two, `before` in front and `after` behind, along
+  // each axis, all of them `value`
+  kPad,
+  // a [..., m, k], b [..., k, n] -> [..., m, n]: matrix products, leading dimensions broadcast;
+  // transpose_a, transpose_b: 1 when the last two dimensions lie the other way round
+  kContract,
+  // x [n, c, spatial ...], w [out, c / groups, kernel ...], bias [out]? -> [n, out, spatial ...];
+  // cross-correlation, zeros around x
+  kConv,
+  // x [n, c, spatial ...] -> [n, c, out ...]: windows of `kernel` reduced by `kind` (Pooling). What
+  // lies in the padding takes part in averages' counts when count_padding is 1, never in values;
+  // what lies beyond it never does. argmax: i64, the index into x as one list
+  kPool,
+  kTake,       // x, index -> x with dimension `axis` replaced by index's dimensions
+  kTakeAlong,  // x, index -> index's shape: x at the same place but for `axis`, where index says
+  // x, index [..., depth] -> index.shape[:-1] + x.shape[batch_dims + depth:]
+  kGatherNd,
+  // x, index, updates -> x changed at `index` (mode, ScatterMode) by `reduction` (Scattering), in
+  // the order of the updates
+  kScatter,
+  // table [rows, dim] (a weight), index [..., items], offsets?, weights? -> [..., dim]: rows of the
+  // table that each bag names, pooled by `mode` (Bag), each first multiplied by its weight. Without
+  // offsets a bag is index's last dimension. With offsets [bags] (or [bags + 1] when ends is 1)
+  // index is one list and bag i is items offsets[i] up to offsets[i + 1], or to the end. Items
+  // equal to padding_row (-1: none) take no part; an empty bag is zeros
+  kEmbeddingBag,
+  kSoftmax,    // x -> along the last axis; its logarithm when `log` is 1
+  kLayerNorm,  // x, weight [n]?, bias [n]? -> normalised along the last axis, of size n
+  kTopK,      // x -> i64: where along the last axis the k largest (or smallest) are, best first, of
+              // equals the lowest index; a NaN counts as largest
+  kCumulate,  // x -> running `kind` (sum or product of Reduction) along `axis`
+  // x [..., k], weight [n, k] (a weight; [k, n] when transposed is 1), bias (a weight of n
+  // elements)?, residual? -> [..., n]: x times each row of the weight, plus bias; plus residual, or
+  // max(., 0) when relu is 1. What the compiler makes of a contract with a weight; importers say
+  // kContract
+  kDense,
 };
-inline constexpr int kOpCount = static_cast<int>(Op::kExperts) + 1;
+inline constexpr int kOpCount = static_cast<int>(Op::kDense) + 1;
 
 const char* Name(Op op);
 
-// Attributes by name: integers and floats.
-using Attribute = std::variant<int64_t, double>;
+// Attributes by name: integers, floats, lists of integers, shapes.
+using Attribute = std::variant<int64_t, double, std::vector<int64_t>, Shape>;
 using Attributes = std::map<std::string, Attribute>;
 
 enum class ValueKind : uint8_t {
@@ -90,6 +151,8 @@ struct Value {
   std::optional<Dim> index_bound = std::nullopt;
   // Of a small weight computed by the importer rather than read from a file (RoPE frequencies).
   std::vector<float> values = {};
+  // Of a constant that the importer holds itself: the elements, row-major, of any element type.
+  std::vector<std::byte> literal = {};
   // Of a weight whose rows do not lie in one tensor of its own name: where they are, in order.
   std::vector<TensorSlice> slices = {};
 };
@@ -118,6 +181,9 @@ class Graph {
   ValueId AddInput(std::string name, DType dtype, Shape shape,
                    std::optional<Dim> index_bound = std::nullopt);
   ValueId AddWeight(std::string name, DType dtype, Shape shape, std::vector<float> values = {});
+  // A constant tensor; `literal` has exactly its bytes (CHECK).
+  ValueId AddLiteral(std::string name, DType dtype, const std::vector<int64_t>& shape,
+                     std::vector<std::byte> literal);
   // Of a weight (CHECK). Verify proves that the slices have as many rows as it.
   void SetSlices(ValueId weight, std::vector<TensorSlice> slices);
   // Optional operands at the end may be left out; the node holds kNoValue for them.
@@ -132,7 +198,9 @@ class Graph {
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<ValueId>& outputs() const { return outputs_; }
   const std::vector<SymbolBound>& symbols() const { return symbols_; }
-  int64_t SymbolMax(const std::string& name) const;  // -1 when it is not declared
+  // Of a symbol, or of an expression in symbols at their bounds; -1 when one is not declared, when
+  // the expression is not monotone, or its value overflows.
+  int64_t SymbolMax(const std::string& expression) const;
 
   // For passes: the nodes again, in a new order or number. Values without producer or use stay
   // declared but are not printed. The caller runs Verify afterwards.
@@ -148,9 +216,11 @@ class Graph {
   std::map<std::string, ValueId> by_name_;
 };
 
-// Integer or float attribute of a node that passed Verify.
+// Attributes of a node that passed Verify.
 int64_t IntAttribute(const Node& node, const std::string& name);
 double FloatAttribute(const Node& node, const std::string& name);
+const std::vector<int64_t>& ListAttribute(const Node& node, const std::string& name);
+const Shape& ShapeAttribute(const Node& node, const std::string& name);
 
 // Order, arity, attributes and shapes of every node, against the op table.
 Result<void> Verify(const Graph& graph);
@@ -161,9 +231,15 @@ Result<void> Verify(const Graph& graph);
 //   weight gate [4, 24, 32] bf16 from experts.0.gate_proj.weight[0:24] and 3 more
 std::string ToText(const Graph& graph);
 
-// The output's shape by the op's rule, once operands and attributes are what the table says. Used
+// What a value is.
+struct Type {
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+
+// The output's type by the op's rule, once operands and attributes are what the table says. Used
 // by AddNode and Verify. Errors: kInvalidArgument naming the op and the operand that does not fit.
-Result<Shape> InferShape(const Graph& graph, Op op, std::span<const ValueId> inputs,
-                         const Attributes& attributes);
+Result<Type> InferType(const Graph& graph, Op op, std::span<const ValueId> inputs,
+                       const Attributes& attributes);
 
 }  // namespace millpower::ir

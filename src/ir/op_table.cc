@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "ir/tensor_shapes.h"
+
 namespace millpower::ir {
 namespace {
 
@@ -240,6 +242,89 @@ constexpr AttributeInfo kSampleAttributes[] = {{"record_words", AttributeType::k
 constexpr AttributeInfo kExpertsAttributes[] = {{"choices", AttributeType::kInteger},
                                                 {"normalise", AttributeType::kInteger}};
 
+constexpr OperandInfo kMapOperands[] = {{"x", OperandType::kTensor, true}};
+constexpr OperandInfo kTensorOperands[] = {{"x", OperandType::kTensor}};
+constexpr OperandInfo kContractOperands[] = {{"a", OperandType::kTensor},
+                                             {"b", OperandType::kTensor}};
+constexpr OperandInfo kConvOperands[] = {
+    {"x", OperandType::kTensor}, {"w", OperandType::kTensor}, {"bias", OperandType::kTensor, true}};
+constexpr OperandInfo kTakeOperands[] = {{"x", OperandType::kTensor},
+                                         {"index", OperandType::kTensor}};
+constexpr OperandInfo kScatterOperands[] = {{"x", OperandType::kTensor},
+                                            {"index", OperandType::kTensor},
+                                            {"updates", OperandType::kTensor}};
+constexpr OperandInfo kEmbeddingBagOperands[] = {{"table", OperandType::kTensor},
+                                                 {"index", OperandType::kTensor},
+                                                 {"offsets", OperandType::kTensor, true},
+                                                 {"weights", OperandType::kTensor, true}};
+constexpr OperandInfo kLayerNormOperands[] = {{"x", OperandType::kTensor},
+                                              {"weight", OperandType::kTensor, true},
+                                              {"bias", OperandType::kTensor, true}};
+
+constexpr OperandInfo kDenseOperands[] = {{"x", OperandType::kTensor},
+                                          {"weight", OperandType::kTensor},
+                                          {"bias", OperandType::kTensor, true},
+                                          {"residual", OperandType::kTensor, true}};
+
+constexpr AttributeInfo kMapAttributes[] = {{"code", AttributeType::kList},
+                                            {"sizes", AttributeType::kShape},
+                                            {"shape", AttributeType::kShape}};
+constexpr AttributeInfo kReduceAttributes[] = {{"kind", AttributeType::kInteger},
+                                               {"axes", AttributeType::kList}};
+constexpr AttributeInfo kShapeAttributes[] = {{"shape", AttributeType::kShape}};
+constexpr AttributeInfo kTransposeAttributes[] = {{"perm", AttributeType::kList}};
+constexpr AttributeInfo kStridedSliceAttributes[] = {{"begin", AttributeType::kShape},
+                                                     {"step", AttributeType::kList},
+                                                     {"shape", AttributeType::kShape}};
+constexpr AttributeInfo kJoinAttributes[] = {{"axis", AttributeType::kInteger}};
+constexpr AttributeInfo kPadAttributes[] = {{"before", AttributeType::kList},
+                                            {"after", AttributeType::kList},
+                                            {"interior", AttributeType::kList},
+                                            {"value", AttributeType::kReal}};
+constexpr AttributeInfo kContractAttributes[] = {{"transpose_a", AttributeType::kInteger},
+                                                 {"transpose_b", AttributeType::kInteger}};
+constexpr AttributeInfo kConvAttributes[] = {{"strides", AttributeType::kList},
+                                             {"pads_begin", AttributeType::kList},
+                                             {"pads_end", AttributeType::kList},
+                                             {"dilations", AttributeType::kList},
+                                             {"groups", AttributeType::kInteger}};
+constexpr AttributeInfo kPoolAttributes[] = {
+    {"kind", AttributeType::kInteger},  {"kernel", AttributeType::kList},
+    {"strides", AttributeType::kList},  {"pads_begin", AttributeType::kList},
+    {"pads_end", AttributeType::kList}, {"dilations", AttributeType::kList},
+    {"out", AttributeType::kList},      {"count_padding", AttributeType::kInteger}};
+constexpr AttributeInfo kTakeAttributes[] = {{"axis", AttributeType::kInteger},
+                                             {"policy", AttributeType::kInteger}};
+constexpr AttributeInfo kGatherNdAttributes[] = {{"batch_dims", AttributeType::kInteger},
+                                                 {"policy", AttributeType::kInteger}};
+constexpr AttributeInfo kScatterAttributes[] = {{"mode", AttributeType::kInteger},
+                                                {"axis", AttributeType::kInteger},
+                                                {"reduction", AttributeType::kInteger},
+                                                {"policy", AttributeType::kInteger}};
+constexpr AttributeInfo kEmbeddingBagAttributes[] = {{"mode", AttributeType::kInteger},
+                                                     {"ends", AttributeType::kInteger},
+                                                     {"policy", AttributeType::kInteger},
+                                                     {"default_row", AttributeType::kInteger},
+                                                     {"padding_row", AttributeType::kInteger}};
+constexpr AttributeInfo kSoftmaxAttributes[] = {{"log", AttributeType::kInteger}};
+constexpr AttributeInfo kLayerNormAttributes[] = {{"epsilon", AttributeType::kReal}};
+constexpr AttributeInfo kTopKAttributes[] = {{"k", AttributeType::kInteger},
+                                             {"largest", AttributeType::kInteger}};
+constexpr AttributeInfo kCumulateAttributes[] = {{"kind", AttributeType::kInteger},
+                                                 {"axis", AttributeType::kInteger},
+                                                 {"exclusive", AttributeType::kInteger},
+                                                 {"reverse", AttributeType::kInteger}};
+constexpr AttributeInfo kDenseAttributes[] = {{"transposed", AttributeType::kInteger},
+                                              {"relu", AttributeType::kInteger}};
+
+// An entry whose result has the type of its first operand, or what `type` says.
+constexpr OpInfo TensorOp(Op op, const char* name, std::span<const OperandInfo> operands,
+                          std::span<const AttributeInfo> attributes,
+                          Result<Shape> (*shape)(const Use&), bool variadic = false,
+                          Result<DType> (*type)(const Use&) = FirstType) {
+  return {op, name, operands, attributes, shape, DType::kF32, variadic, type};
+}
+
 constexpr std::array<OpInfo, kOpCount> kTable = {{
     {Op::kEmbedding, "embedding", kEmbeddingOperands, {}, EmbeddingShape},
     {Op::kRmsNorm, "rms_norm", kRmsNormOperands, kRmsNormAttributes, RmsNormShape},
@@ -256,12 +341,45 @@ constexpr std::array<OpInfo, kOpCount> kTable = {{
     {Op::kSelectRows, "select_rows", kSelectRowsOperands, {}, SelectRowsShape},
     {Op::kSample, "sample", kSampleOperands, kSampleAttributes, SampleShape, DType::kI32},
     {Op::kExperts, "experts", kExpertsOperands, kExpertsAttributes, ExpertsShape},
+    TensorOp(Op::kMap, "map", kMapOperands, kMapAttributes, MapShape, true, MapType),
+    TensorOp(Op::kReduce, "reduce", kTensorOperands, kReduceAttributes, ReduceShape, false,
+             ReduceType),
+    TensorOp(Op::kReshape, "reshape", kTensorOperands, kShapeAttributes, ReshapeShape),
+    TensorOp(Op::kTranspose, "transpose", kTensorOperands, kTransposeAttributes, TransposeShape),
+    TensorOp(Op::kStridedSlice, "strided_slice", kTensorOperands, kStridedSliceAttributes,
+             StridedSliceShape),
+    TensorOp(Op::kExpand, "expand", kTensorOperands, kShapeAttributes, ExpandShape),
+    TensorOp(Op::kJoin, "join", kTensorOperands, kJoinAttributes, JoinShape, true),
+    TensorOp(Op::kPad, "pad", kTensorOperands, kPadAttributes, PadShape),
+    TensorOp(Op::kContract, "contract", kContractOperands, kContractAttributes, ContractShape),
+    TensorOp(Op::kConv, "conv", kConvOperands, kConvAttributes, ConvShape),
+    TensorOp(Op::kPool, "pool", kTensorOperands, kPoolAttributes, PoolShape, false, PoolType),
+    TensorOp(Op::kTake, "take", kTakeOperands, kTakeAttributes, TakeShape),
+    TensorOp(Op::kTakeAlong, "take_along", kTakeOperands, kTakeAttributes, TakeAlongShape),
+    TensorOp(Op::kGatherNd, "gather_nd", kTakeOperands, kGatherNdAttributes, GatherNdShape),
+    TensorOp(Op::kScatter, "scatter", kScatterOperands, kScatterAttributes, ScatterShape),
+    TensorOp(Op::kEmbeddingBag, "embedding_bag", kEmbeddingBagOperands, kEmbeddingBagAttributes,
+             EmbeddingBagShape, false, EmbeddingBagType),
+    TensorOp(Op::kSoftmax, "softmax", kTensorOperands, kSoftmaxAttributes, SoftmaxShape),
+    TensorOp(Op::kLayerNorm, "layer_norm", kLayerNormOperands, kLayerNormAttributes,
+             LayerNormShape),
+    TensorOp(Op::kTopK, "top_k", kTensorOperands, kTopKAttributes, TopKShape, false, IndexType),
+    TensorOp(Op::kCumulate, "cumulate", kTensorOperands, kCumulateAttributes, CumulateShape),
+    TensorOp(Op::kDense, "dense", kDenseOperands, kDenseAttributes, DenseShape),
 }};
+
+// The table stands in the order of the operators.
+static_assert([] {
+  for (size_t i = 0; i < kTable.size(); ++i)
+    if (static_cast<size_t>(kTable[i].op) != i) return false;
+  return true;
+}());
 
 Result<void> CheckOperands(const Graph& graph, const OpInfo& info,
                            std::span<const ValueId> inputs) {
   const size_t count = info.operands.size();
-  if (inputs.size() < count || (inputs.size() > count && !info.variadic))
+  const bool may_be_none = info.variadic && info.operands.back().optional;
+  if (inputs.size() < (may_be_none ? 0 : count) || (inputs.size() > count && !info.variadic))
     return Misfit("takes " + std::to_string(count) + " operands, not " +
                   std::to_string(inputs.size()));
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -273,7 +391,10 @@ Result<void> CheckOperands(const Graph& graph, const OpInfo& info,
     if (inputs[i] < 0 || static_cast<size_t>(inputs[i]) >= graph.values().size())
       return Misfit(std::string("operand ") + operand.name + " is no value of the graph");
     const Value& value = graph.value(inputs[i]);
-    if ((value.dtype == DType::kI32) != (operand.type == kInteger))
+    const bool fits = operand.type == OperandType::kTensor
+                          ? IsElementType(value.dtype)
+                          : (value.dtype == DType::kI32) == (operand.type == kInteger);
+    if (!fits)
       return Misfit(std::string("operand ") + operand.name + " ('" + value.name + "') is " +
                     Name(value.dtype));
   }
@@ -285,9 +406,11 @@ Result<void> CheckAttributes(const OpInfo& info, const Attributes& attributes) {
     const auto found = attributes.find(attribute.name);
     if (found == attributes.end())
       return Misfit(std::string("attribute ") + attribute.name + " is missing");
+    constexpr const char* kKinds[] = {"an integer", "a real number", "a list of integers",
+                                      "a shape"};
     if (found->second.index() != static_cast<size_t>(attribute.type))
       return Misfit(std::string("attribute ") + attribute.name + " is not " +
-                    (attribute.type == AttributeType::kInteger ? "an integer" : "a real number"));
+                    kKinds[static_cast<size_t>(attribute.type)]);
   }
   // None is missing, so more than the table has means one it does not know.
   if (attributes.size() == info.attributes.size()) return {};
@@ -300,17 +423,23 @@ const OpInfo& Info(Op op) { return kTable[static_cast<size_t>(op)]; }
 
 const char* Name(Op op) { return Info(op).name; }
 
-Result<Shape> InferShape(const Graph& graph, Op op, std::span<const ValueId> inputs,
-                         const Attributes& attributes) {
+Result<Type> InferType(const Graph& graph, Op op, std::span<const ValueId> inputs,
+                       const Attributes& attributes) {
   const OpInfo& info = Info(op);
-  const auto infer = [&]() -> Result<Shape> {
+  const auto infer = [&]() -> Result<Type> {
     TRY(CheckOperands(graph, info, inputs));
     TRY(CheckAttributes(info, attributes));
-    return info.shape({graph, inputs, attributes});
+    const Use use{graph, inputs, attributes};
+    Type type{info.output_type, {}};
+    if (info.type != nullptr) {
+      TRY_ASSIGN(type.dtype, info.type(use));
+    }
+    TRY_ASSIGN(type.shape, info.shape(use));
+    return type;
   };
-  auto shape = infer();
-  if (!shape) return FailAt(info.name, std::move(shape).error());
-  return shape;
+  auto type = infer();
+  if (!type) return FailAt(info.name, std::move(type).error());
+  return type;
 }
 
 }  // namespace millpower::ir

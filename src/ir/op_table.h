@@ -19,11 +19,16 @@ struct Use {
   const Value& value(size_t operand) const { return graph.value(inputs[operand]); }
   int64_t integer(const char* name) const { return std::get<int64_t>(attributes.at(name)); }
   double real(const char* name) const { return std::get<double>(attributes.at(name)); }
+  const std::vector<int64_t>& list(const char* name) const {
+    return std::get<std::vector<int64_t>>(attributes.at(name));
+  }
+  const Shape& shape(const char* name) const { return std::get<Shape>(attributes.at(name)); }
 };
 
 enum class OperandType : uint8_t {
   kReal,     // f32, or a weight in its file's type
   kInteger,  // i32
+  kTensor,   // any element type
 };
 
 struct OperandInfo {
@@ -32,7 +37,8 @@ struct OperandInfo {
   bool optional = false;  // optional operands come last
 };
 
-enum class AttributeType : uint8_t { kInteger, kReal };  // alternatives of Attribute, in order
+// Alternatives of Attribute, in order.
+enum class AttributeType : uint8_t { kInteger, kReal, kList, kShape };
 
 struct AttributeInfo {
   const char* name;
@@ -46,7 +52,8 @@ struct OpInfo {
   std::span<const AttributeInfo> attributes;  // all are required
   Result<Shape> (*shape)(const Use&);
   DType output_type = DType::kF32;
-  bool variadic = false;  // the last operand may be repeated
+  bool variadic = false;                        // the last operand may be repeated
+  Result<DType> (*type)(const Use&) = nullptr;  // instead of output_type
 };
 
 const OpInfo& Info(Op op);

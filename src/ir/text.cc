@@ -1,5 +1,7 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "base/expression.h"
 #include "ir/graph.h"
 
 namespace millpower::ir {
@@ -17,13 +19,34 @@ std::string Declaration(const Value& value) {
 
 // Where a weight's values are, if not in the tensor of its name.
 std::string Origin(const Value& weight) {
-  if (!weight.values.empty()) return " computed";
+  if (!weight.values.empty() || !weight.literal.empty()) return " computed";
   if (weight.slices.empty()) return "";
   const TensorSlice& first = weight.slices.front();
   std::string text =
       fmt::format(" from {}[{}:{}]", first.tensor, first.first_row, first.first_row + first.rows);
   if (weight.slices.size() > 1) text += fmt::format(" and {} more", weight.slices.size() - 1);
   return text;
+}
+
+std::string ToText(int64_t value) { return std::to_string(value); }
+std::string ToText(double value) { return fmt::format("{}", value); }
+std::string ToText(const Shape& shape) { return ir::ToString(shape); }
+std::string ToText(const std::vector<int64_t>& list) {
+  return fmt::format("[{}]", fmt::join(list, ", "));
+}
+
+// Expressions are printed as such, not as the integers they are kept as.
+std::string ToText(const Graph& graph, const Node& node, const std::string& name,
+                   const Attribute& attribute) {
+  if (node.op == Op::kMap && name == "code") {
+    std::vector<DType> types;
+    for (const ValueId input : node.inputs) types.push_back(graph.value(input).dtype);
+    const auto expression =
+        Expression::Decode(ListAttribute(node, "code"), types, static_cast<int>(kMaxRank),
+                           static_cast<int>(ShapeAttribute(node, "sizes").size()));
+    if (expression) return expression->ToString();
+  }
+  return std::visit([](const auto& value) { return ToText(value); }, attribute);
 }
 
 std::string ToString(const Graph& graph, const Node& node) {
@@ -35,7 +58,7 @@ std::string ToString(const Graph& graph, const Node& node) {
   std::string text =
       Declaration(graph.value(node.output)) + " = " + Name(node.op) + "(" + operands + ")";
   for (const auto& [name, attribute] : node.attributes)
-    text += std::visit([&](auto value) { return fmt::format(" {}={}", name, value); }, attribute);
+    text += " " + name + "=" + ToText(graph, node, name, attribute);
   return text;
 }
 

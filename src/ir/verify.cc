@@ -40,6 +40,9 @@ Result<void> VerifySlices(const Graph& graph, const Value& value, int64_t elemen
 
 Result<void> VerifyValue(const Graph& graph, const Value& value) {
   int64_t elements = 1;
+  if (value.shape.size() > kMaxRank)
+    return Invalid("'" + value.name + "' has more than " + std::to_string(kMaxRank) +
+                   " dimensions");
   for (const Dim& dim : value.shape) {
     const int64_t max = MaxSize(graph, dim);
     if (max < 1)
@@ -51,12 +54,31 @@ Result<void> VerifyValue(const Graph& graph, const Value& value) {
     elements *= max;
   }
   TRY(VerifySlices(graph, value, elements));
+  if (!value.literal.empty() &&
+      (value.kind != ValueKind::kWeight || !IsElementType(value.dtype) ||
+       static_cast<int64_t>(value.literal.size()) != elements * SizeBytes(value.dtype)))
+    return Invalid("'" + value.name + "' does not hold as many bytes as its shape says");
   if (!value.values.empty() && (value.kind != ValueKind::kWeight || value.dtype != DType::kF32 ||
                                 static_cast<int64_t>(value.values.size()) != elements))
     return Invalid("'" + value.name + "' does not hold as many f32 values as its shape says");
-  if (value.index_bound && (value.kind != ValueKind::kInput || value.dtype != DType::kI32 ||
-                            MaxSize(graph, *value.index_bound) < 1))
+  const bool is_index = value.dtype == DType::kI32 || value.dtype == DType::kI64;
+  if (value.index_bound &&
+      (value.kind != ValueKind::kInput || !is_index || MaxSize(graph, *value.index_bound) < 1))
     return Invalid("'" + value.name + "' has an index bound that is not sound");
+  return {};
+}
+
+// Sizes that attributes name are declared, monotone, and not negative, whatever the symbols.
+Result<void> VerifySizes(const Graph& graph, const Node& node) {
+  for (const auto& [name, attribute] : node.attributes) {
+    const auto* shape = std::get_if<Shape>(&attribute);
+    if (shape == nullptr) continue;
+    for (const Dim& dim : *shape)
+      if (MaxSize(graph, dim) < 0 ||
+          SizeOf(dim).Evaluate([](const std::string&) { return 1; }).value_or(-1) < 0)
+        return Invalid(name + " " + ToString(*shape) +
+                       " has a size that is negative, or not declared");
+  }
   return {};
 }
 
@@ -76,15 +98,16 @@ Result<void> Verify(const Graph& graph) {
     const auto fail = [&](const std::string& message) {
       return Invalid("'" + output.name + "': " + Name(node.op) + ": " + message);
     };
-    auto shape = InferShape(graph, node.op, node.inputs, node.attributes);
-    if (!shape) return FailAt("'" + output.name + "'", std::move(shape).error());
+    auto type = InferType(graph, node.op, node.inputs, node.attributes);
+    if (!type) return FailAt("'" + output.name + "'", std::move(type).error());
+    if (const auto sizes = VerifySizes(graph, node); !sizes) return fail(sizes.error().message);
     for (const ValueId input : node.inputs)
       if (input != kNoValue && !defined[static_cast<size_t>(input)])
         return fail("'" + graph.value(input).name + "' is used before it is produced");
-    if (*shape != output.shape)
-      return fail("gives " + ToString(*shape) + " where " + ToString(output.shape) +
+    if (type->shape != output.shape)
+      return fail("gives " + ToString(type->shape) + " where " + ToString(output.shape) +
                   " is declared");
-    if (output.dtype != Info(node.op).output_type)
+    if (output.dtype != type->dtype)
       return fail(std::string("its output is declared ") + Name(output.dtype));
     if (defined[static_cast<size_t>(node.output)]) return fail("its output is produced twice");
     defined[static_cast<size_t>(node.output)] = true;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,6 +30,14 @@ class WeightSource {
   virtual Result<TensorView> Find(const std::string& name) const = 0;
   // These bytes of a tensor have been copied; whole mapped pages of them may leave memory.
   virtual void Release(std::span<const std::byte> bytes) const = 0;
+
+  // Bytes of a tensor, where they lie, as memory that may be written without changing the file, and
+  // what keeps it there when the source is gone. Absent, as by default: they must be copied.
+  struct Shared {
+    std::span<std::byte> bytes;
+    std::shared_ptr<const void> owner;
+  };
+  virtual std::optional<Shared> Share(std::span<const std::byte>) const { return std::nullopt; }
 };
 
 }  // namespace millpower::ir
