@@ -36,6 +36,31 @@ Dim GetDim(ByteReader& in) {
   return dim;
 }
 
+void Put(ByteWriter& out, int64_t value) { out.Put(value); }
+
+// A list of lists.
+template <typename Item>
+void PutTable(ByteWriter& out, const std::vector<std::vector<Item>>& table) {
+  out.Put(static_cast<uint32_t>(table.size()));
+  for (const std::vector<Item>& entry : table) {
+    out.Put(static_cast<uint32_t>(entry.size()));
+    for (const Item& item : entry) Put(out, item);
+  }
+}
+
+template <typename Item>
+Result<void> GetTable(ByteReader& in, size_t item_bytes, Item (*get)(ByteReader&),
+                      std::vector<std::vector<Item>>& table) {
+  TRY_ASSIGN(const size_t entries, GetCount(in, 4));
+  for (size_t left = entries; left > 0 && in.ok(); --left) {
+    TRY_ASSIGN(const size_t items, GetCount(in, item_bytes));
+    std::vector<Item>& entry = table.emplace_back();
+    entry.reserve(items);
+    for (size_t i = 0; i < items; ++i) entry.push_back(get(in));
+  }
+  return {};
+}
+
 void Put(ByteWriter& out, const Buffer& buffer) {
   out.Put(buffer.name);
   out.Put(buffer.kind);
@@ -76,6 +101,7 @@ void Put(ByteWriter& out, const Instruction& instruction) {
     if (!operand.present()) continue;
     out.Put(operand.begin);
     out.Put(operand.cols);
+    out.Put(operand.shape);
   }
   for (size_t i = 0; i < info.attributes.size(); ++i) out.Put(instruction.attributes[i]);
 }
@@ -93,6 +119,7 @@ Result<Instruction> GetInstruction(ByteReader& in) {
     if (!operand.present()) continue;
     operand.begin = in.Get<int64_t>();
     operand.cols = in.Get<int64_t>();
+    operand.shape = in.Get<int32_t>();
   }
   for (size_t i = 0; i < info.attributes.size(); ++i) instruction.attributes[i] = in.Get<int64_t>();
   return instruction;
@@ -115,10 +142,13 @@ std::vector<std::byte> Encode(const Program& program) {
     out.Put(reg.name);
     out.Put(reg.max);
     out.Put(static_cast<uint8_t>(reg.at_load));
+    out.Put(reg.formula);
   }
   out.Put(program.semaphores);
   out.Put(static_cast<uint32_t>(program.buffers.size()));
   for (const Buffer& buffer : program.buffers) Put(out, buffer);
+  PutTable(out, program.shapes);
+  PutTable(out, program.lists);
   for (const auto& stream : program.streams) {
     out.Put(static_cast<uint32_t>(stream.size()));
     for (const Instruction& instruction : stream) Put(out, instruction);
@@ -143,12 +173,13 @@ Result<Program> Decode(std::span<const std::byte> bytes) {
       return Fail(ErrorCode::kCorrupt, "facts are not in the order of their names");
     program.facts[std::move(fact)] = in.Get<int64_t>();
   }
-  TRY_ASSIGN(const size_t registers, GetCount(in, 13));
+  TRY_ASSIGN(const size_t registers, GetCount(in, 17));
   for (size_t left = registers; left > 0 && in.ok(); --left) {
     Register reg;
     reg.name = in.GetString(kMaxNameBytes);
     reg.max = in.Get<int64_t>();
     TRY_ASSIGN(reg.at_load, GetFlag(in));
+    reg.formula = in.GetString(kMaxNameBytes);
     program.registers.push_back(std::move(reg));
   }
   program.semaphores = in.Get<int32_t>();
@@ -157,10 +188,16 @@ Result<Program> Decode(std::span<const std::byte> bytes) {
     TRY_ASSIGN(Buffer buffer, GetBuffer(in));
     program.buffers.push_back(std::move(buffer));
   }
+  TRY(GetTable<Dim>(in, 12, GetDim, program.shapes));
+  TRY(GetTable<int64_t>(
+      in, 8, [](ByteReader& bytes) { return bytes.Get<int64_t>(); }, program.lists));
   for (auto& stream : program.streams) {
     TRY_ASSIGN(const size_t instructions, GetCount(in, 1));
     for (size_t left = instructions; left > 0 && in.ok(); --left) {
       TRY_ASSIGN(Instruction instruction, GetInstruction(in));
+      // An `end` is one byte here, and hundreds once decoded.
+      if (instruction.op == Opcode::kEnd && left > 1)
+        return Fail(ErrorCode::kCorrupt, "a stream goes on after its 'end'");
       stream.push_back(instruction);
     }
   }

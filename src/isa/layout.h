@@ -98,6 +98,19 @@ constexpr int64_t PackedOffset(int64_t channel, int64_t step, int64_t k, DType t
          (channel % kLanes) * kLaneBytes + (step % steps) * SizeBytes(type);
 }
 
+// ---- Embedding tables ----
+//
+// Row after row, so that one gather is one run of bytes, and a row can be replaced alone:
+//   f32, bf16, f16  the values
+//   i8              f32 scale | i8 q[cols]                value = q * scale
+//   i4              f32 scale | nibbles q + 8, first low  value = q * scale
+// filled up with zeros to a multiple of 4 bytes.
+constexpr int64_t TableRowBytes(int64_t cols, DType type) {
+  const bool scaled = type == DType::kI8 || type == DType::kI4;
+  const int64_t values = type == DType::kI4 ? (cols + 1) / 2 : cols * SizeBytes(type);
+  return ((scaled ? 4 : 0) + values + 3) / 4 * 4;
+}
+
 // ---- Quantised activations ----
 //
 // A row of k values in groups of 32, the last filled up with zeros, each a record of 48 bytes:

@@ -6,6 +6,7 @@
 
 #include "isa/program.h"
 #include "isa/sampling.h"
+#include "isa/tensor_checks.h"
 
 namespace millpower::isa {
 namespace {
@@ -48,15 +49,20 @@ Result<void> ExpectVector(const Program& program, const Instruction& instruction
   return Misfit(buffer.name + " is not one row of " + std::to_string(cols) + " values");
 }
 
+// Whether they share no columns of a buffer.
+bool AreApart(const Operand& a, const Operand& b) {
+  return a.buffer != b.buffer || a.begin + a.cols <= b.begin || b.begin + b.cols <= a.begin;
+}
+
 // As a float32, which kernels take it as.
 bool IsFinite(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
-bool IsFloat(DType type) { return type == DType::kF32 || type == DType::kBf16; }
+bool IsFloatWeight(DType type) { return type == DType::kF32 || type == DType::kBf16; }
 
 // `operand` is activations of `cols` values: f32 rows for float weights, quantised for block types.
 Result<void> ExpectActivations(const Program& program, const Instruction& instruction, int operand,
                                DType weight_type) {
-  if (IsFloat(weight_type)) return ExpectRows(program, instruction, operand, DType::kF32);
+  if (IsFloatWeight(weight_type)) return ExpectRows(program, instruction, operand, DType::kF32);
   return Expect(program.buffer(instruction.operand(operand)).form == Form::kQuantised,
                 "a weight in blocks takes a quantised x");
 }
@@ -119,7 +125,7 @@ Result<void> CheckMatMul(const Program& program, const Instruction& instruction)
   TRY(ExpectRows(program, instruction, matmul::kY, DType::kF32));
   TRY(ExpectSameRows(program, instruction, matmul::kX, matmul::kY));
   TRY(Expect(x.cols == w.cols, "x and w differ in reduction steps"));
-  TRY(Expect(x.buffer != y.buffer, "y overwrites x"));
+  TRY(Expect(AreApart(x, y), "y overwrites x"));
   const bool gate = epilogue == Epilogue::kSiluGate;
   TRY(Expect(!gate || w.rows.size % (2 * kLanes) == 0,
              "a gated weight's channels are not a multiple of 32"));
@@ -131,8 +137,7 @@ Result<void> CheckMatMul(const Program& program, const Instruction& instruction)
   if (!residual.present()) return {};
   TRY(ExpectRows(program, instruction, matmul::kResidual, DType::kF32));
   TRY(ExpectSameRows(program, instruction, matmul::kResidual, matmul::kY));
-  TRY(Expect(residual.buffer != y.buffer || residual.begin == y.begin,
-             "residual and y overlap in part"));
+  TRY(Expect(residual.begin == y.begin || AreApart(residual, y), "residual and y overlap in part"));
   return Expect(residual.cols == y.cols, "residual and y differ in columns");
 }
 
@@ -291,7 +296,7 @@ Result<void> CheckExpertMatMul(const Program& program, const Instruction& instru
   const bool per_choice = x.cols != w.cols;
   TRY(Expect(!per_choice || (x.cols % list.cols == 0 && x.cols / list.cols == w.cols),
              "x is as wide neither as w nor as w for all choices"));
-  return Expect(!per_choice || IsFloat(w.dtype) || w.cols % kQuantGroup == 0,
+  return Expect(!per_choice || IsFloatWeight(w.dtype) || w.cols % kQuantGroup == 0,
                 "the choices of a quantised x do not begin at whole groups");
 }
 
@@ -349,6 +354,53 @@ constexpr OperandInfo kExpertMatMulOperands[] = {
 constexpr OperandInfo kCombineOperands[] = {
     {"x", kRead}, {"weights", kRead}, {"residual", kRead, true}, {"y", kWrite}};
 
+constexpr OperandInfo kMapOperands[] = {
+    {"x0", kRead, true}, {"x1", kRead, true}, {"x2", kRead, true},
+    {"x3", kRead, true}, {"x4", kRead, true}, {"x5", kRead, true},
+    {"x6", kRead, true}, {"x7", kRead, true}, {"y", kWrite}};
+constexpr AttributeInfo kMapAttributes[] = {{"code", kCode}, {"sizes", kSizes}};
+constexpr OperandInfo kUnaryOperands[] = {{"x", kRead}, {"y", kWrite}};
+constexpr AttributeInfo kReduceAttributes[] = {{"kind", kInteger}, {"axes", kList}};
+constexpr AttributeInfo kCopyAttributes[] = {{"perm", kList},    {"begin", kSizes}, {"step", kList},
+                                             {"window", kSizes}, {"at", kSizes},    {"gap", kList}};
+constexpr OperandInfo kContractOperands[] = {{"a", kRead}, {"b", kRead}, {"y", kWrite}};
+constexpr AttributeInfo kContractAttributes[] = {{"transpose_a", kInteger},
+                                                 {"transpose_b", kInteger}};
+constexpr OperandInfo kConvOperands[] = {
+    {"x", kRead}, {"w", kRead}, {"bias", kRead, true}, {"y", kWrite}};
+constexpr AttributeInfo kConvAttributes[] = {{"strides", kList},
+                                             {"pads_begin", kList},
+                                             {"pads_end", kList},
+                                             {"dilations", kList},
+                                             {"groups", kInteger}};
+constexpr AttributeInfo kPoolAttributes[] = {
+    {"kind", kInteger},  {"kernel", kList},    {"strides", kList},         {"pads_begin", kList},
+    {"pads_end", kList}, {"dilations", kList}, {"count_padding", kInteger}};
+constexpr OperandInfo kTakeOperands[] = {{"x", kRead}, {"index", kRead}, {"y", kWrite}};
+constexpr AttributeInfo kTakeAttributes[] = {{"axis", kInteger}, {"policy", kInteger}};
+constexpr AttributeInfo kGatherNdAttributes[] = {{"batch_dims", kInteger}, {"policy", kInteger}};
+constexpr OperandInfo kScatterOperands[] = {
+    {"index", kRead}, {"updates", kRead}, {"y", kReadWrite}};
+constexpr AttributeInfo kScatterAttributes[] = {
+    {"mode", kInteger}, {"axis", kInteger}, {"reduction", kInteger}, {"policy", kInteger}};
+constexpr OperandInfo kEmbeddingBagOperands[] = {{"table", kRead},
+                                                 {"index", kRead},
+                                                 {"offsets", kRead, true},
+                                                 {"weights", kRead, true},
+                                                 {"y", kWrite}};
+constexpr AttributeInfo kEmbeddingBagAttributes[] = {{"mode", kInteger},
+                                                     {"ends", kInteger},
+                                                     {"policy", kInteger},
+                                                     {"default_row", kInteger},
+                                                     {"padding_row", kInteger}};
+constexpr AttributeInfo kSoftmaxAttributes[] = {{"log", kInteger}};
+constexpr OperandInfo kLayerNormOperands[] = {
+    {"x", kRead}, {"weight", kRead, true}, {"bias", kRead, true}, {"y", kWrite}};
+constexpr AttributeInfo kLayerNormAttributes[] = {{"epsilon", kReal}};
+constexpr AttributeInfo kTopKAttributes[] = {{"largest", kInteger}};
+constexpr AttributeInfo kCumulateAttributes[] = {
+    {"kind", kInteger}, {"axis", kInteger}, {"exclusive", kInteger}, {"reverse", kInteger}};
+
 constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
     {Opcode::kEnd, "end", "ends a stream", {}, {}, CheckEnd},
     {Opcode::kWait,
@@ -402,6 +454,35 @@ constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
      kCombineOperands,
      {},
      CheckCombine},
+    {Opcode::kMap, "map", "computes each element by an expression", kMapOperands, kMapAttributes,
+     nullptr, CheckMap},
+    {Opcode::kReduce, "reduce", "reduces axes to one element", kUnaryOperands, kReduceAttributes,
+     nullptr, CheckReduce},
+    {Opcode::kCopy, "copy", "moves a strided, permuted window of elements", kUnaryOperands,
+     kCopyAttributes, nullptr, CheckCopy},
+    {Opcode::kContract, "contract", "multiplies stacks of matrices", kContractOperands,
+     kContractAttributes, nullptr, CheckContract},
+    {Opcode::kConv, "conv", "convolves images", kConvOperands, kConvAttributes, nullptr, CheckConv},
+    {Opcode::kPool, "pool", "reduces windows of images", kUnaryOperands, kPoolAttributes, nullptr,
+     CheckPool},
+    {Opcode::kTake, "take", "takes the slices of an axis that an index names", kTakeOperands,
+     kTakeAttributes, nullptr, CheckTake},
+    {Opcode::kTakeAlong, "take_along", "takes one element of an axis for each index", kTakeOperands,
+     kTakeAttributes, nullptr, CheckTakeAlong},
+    {Opcode::kGatherNd, "gather_nd", "takes the slices that tuples of indices name", kTakeOperands,
+     kGatherNdAttributes, nullptr, CheckGatherNd},
+    {Opcode::kScatter, "scatter", "changes the elements that an index names", kScatterOperands,
+     kScatterAttributes, nullptr, CheckScatter},
+    {Opcode::kEmbeddingBag, "embedding_bag", "pools the rows of a table that each bag names",
+     kEmbeddingBagOperands, kEmbeddingBagAttributes, nullptr, CheckEmbeddingBag},
+    {Opcode::kSoftmax, "softmax", "softmax along the last axis", kUnaryOperands, kSoftmaxAttributes,
+     nullptr, CheckSoftmax},
+    {Opcode::kLayerNorm, "layer_norm", "normalises along the last axis", kLayerNormOperands,
+     kLayerNormAttributes, nullptr, CheckLayerNorm},
+    {Opcode::kTopK, "top_k", "finds the largest elements of the last axis", kUnaryOperands,
+     kTopKAttributes, nullptr, CheckTopK},
+    {Opcode::kCumulate, "cumulate", "running sums or products along an axis", kUnaryOperands,
+     kCumulateAttributes, nullptr, CheckCumulate},
 }};
 
 // The table stands in opcode order, and fits an Instruction.
@@ -445,6 +526,8 @@ const char* Name(Epilogue epilogue) {
       return "silu_gate";
     case Epilogue::kSiluMul:
       return "silu_mul";
+    case Epilogue::kRelu:
+      return "relu";
   }
   return "?";
 }

@@ -13,6 +13,7 @@ namespace millpower::isa {
 
 struct Program;
 struct Instruction;
+class Sizes;
 
 enum class Opcode : uint8_t {
   kEnd = 0,
@@ -30,10 +31,26 @@ enum class Opcode : uint8_t {
   kRoute = 12,
   kExpertMatMul = 13,
   kCombine = 14,
+  // On tensors of any rank (Operand::shape), for imported models.
+  kMap = 15,
+  kReduce = 16,
+  kCopy = 17,
+  kContract = 18,
+  kConv = 19,
+  kPool = 20,
+  kTake = 21,
+  kTakeAlong = 22,
+  kGatherNd = 23,
+  kScatter = 24,
+  kEmbeddingBag = 25,
+  kSoftmax = 26,
+  kLayerNorm = 27,
+  kTopK = 28,
+  kCumulate = 29,
 };
-inline constexpr int kOpcodeCount = 15;
-inline constexpr int kMaxOperands = 6;
-inline constexpr int kMaxAttributes = 4;
+inline constexpr int kOpcodeCount = 30;
+inline constexpr int kMaxOperands = 9;
+inline constexpr int kMaxAttributes = 7;
 
 enum class Stream : uint8_t {
   kCompute = 0,   // matrix and vector engines
@@ -51,7 +68,14 @@ struct OperandInfo {
   bool optional = false;
 };
 
-enum class AttributeType : uint8_t { kInteger, kReal, kEpilogue };
+enum class AttributeType : uint8_t {
+  kInteger,
+  kReal,
+  kEpilogue,
+  kList,   // index into Program::lists
+  kCode,   // index into Program::lists, of an encoded Expression (base/expression.h)
+  kSizes,  // index into Program::shapes: sizes, which may be registers
+};
 
 struct AttributeInfo {
   const char* name;
@@ -65,8 +89,12 @@ struct OpInfo {
   std::span<const OperandInfo> operands;
   std::span<const AttributeInfo> attributes;
   // What the table cannot say: which shapes, formats and values fit together. Operands are known
-  // to exist and to lie inside their buffers.
-  Result<void> (*check)(const Program&, const Instruction&);
+  // to exist and to lie inside their buffers. One of the two: the second is that of instructions on
+  // tensors, whose operands may have a shape.
+  Result<void> (*check)(const Program&, const Instruction&) = nullptr;
+  Result<void> (*check_tensors)(const Sizes&, const Instruction&) = nullptr;
+
+  bool takes_tensors() const { return check_tensors != nullptr; }
 };
 
 // Entry of `op`; op < kOpcodeCount.
@@ -76,8 +104,8 @@ std::optional<Opcode> OpcodeFromName(std::string_view name);
 // Epilogues of matmul, as its attribute holds them; kernels/kernels.h has their arithmetic.
 // kSiluMul takes the gate, computed before, as its residual operand: for gate and up weights that
 // differ in type. expert_matmul knows kNone and kSiluGate.
-enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2, kSiluMul = 3 };
-inline constexpr int kEpilogueCount = 4;
+enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2, kSiluMul = 3, kRelu = 4 };
+inline constexpr int kEpilogueCount = 5;
 const char* Name(Epilogue epilogue);
 
 // Positions of operands and attributes in the table.
@@ -136,5 +164,70 @@ enum SequenceColumn : int {
   kPageBegin = 3,      // where the sequence's pages begin in `pages`
   kSequenceColumns = 4,
 };
+
+// Values of kind, mode, reduction and policy are those of base/tensor_ops.h.
+namespace map {
+enum { kX0 = 0, kY = 8 };  // up to eight operands, absent ones last
+enum { kCode, kSizes };
+}  // namespace map
+namespace reduce {
+enum { kX, kY };
+enum { kKind, kAxes };
+}  // namespace reduce
+// For every i below `window`: y[at + gap * i] = x[c], where c[perm[d]] = begin[perm[d]] +
+// step[perm[d]] * i[d]. begin and step are by axis of x; a step of 0 repeats one element. x and y
+// have one rank and one type. What lies outside of the window in y stays as it was.
+namespace copy {
+enum { kX, kY };
+enum { kPerm, kBegin, kStep, kWindow, kAt, kGap };
+}  // namespace copy
+namespace contract {
+enum { kA, kB, kY };
+enum { kTransposeA, kTransposeB };
+}  // namespace contract
+namespace conv {
+enum { kX, kW, kBias, kY };
+enum { kStrides, kPadsBegin, kPadsEnd, kDilations, kGroups };
+}  // namespace conv
+namespace pool {
+enum { kX, kY };
+enum { kKind, kKernel, kStrides, kPadsBegin, kPadsEnd, kDilations, kCountPadding };
+}  // namespace pool
+namespace take {
+enum { kX, kIndex, kY };
+enum { kAxis, kPolicy };
+}  // namespace take
+namespace take_along {
+enum { kX, kIndex, kY };
+enum { kAxis, kPolicy };
+}  // namespace take_along
+namespace gather_nd {
+enum { kX, kIndex, kY };
+enum { kBatchDims, kPolicy };
+}  // namespace gather_nd
+namespace scatter {
+enum { kIndex, kUpdates, kY };  // y holds x before, and is changed in place
+enum { kMode, kAxis, kReduction, kPolicy };
+}  // namespace scatter
+namespace embedding_bag {
+enum { kTable, kIndex, kOffsets, kWeights, kY };
+enum { kMode, kEnds, kPolicy, kDefaultRow, kPaddingRow };
+}  // namespace embedding_bag
+namespace softmax {
+enum { kX, kY };
+enum { kLog };
+}  // namespace softmax
+namespace layer_norm {
+enum { kX, kWeight, kBias, kY };
+enum { kEpsilon };
+}  // namespace layer_norm
+namespace top_k {
+enum { kX, kY };
+enum { kLargest };  // k is y's last dimension
+}  // namespace top_k
+namespace cumulate {
+enum { kX, kY };
+enum { kKind, kAxis, kExclusive, kReverse };
+}  // namespace cumulate
 
 }  // namespace millpower::isa

@@ -221,12 +221,27 @@ Result<BoundWeights> BindWeights(const Program& program, std::span<const std::by
     if (offset % kWeightAlignment != 0 || offset > weights.size() || size > weights.size() - offset)
       return Corrupt("weight '" + name + "' lies outside its section");
     const auto bytes = weights.subspan(offset, size);
-    if (Hash(bytes) != hash) return Corrupt("weight '" + name + "' is damaged (its hash differs)");
+    // Tables may change, and may be larger than memory: they are not read before they are needed.
+    const bool is_table = program.buffers[static_cast<size_t>(buffer)].form == Form::kTable;
+    if (!is_table && Hash(bytes) != hash)
+      return Corrupt("weight '" + name + "' is damaged (its hash differs)");
     bound.by_buffer[static_cast<size_t>(buffer)] = bytes;
     if (progress)
       progress(static_cast<int64_t>(offset + size), static_cast<int64_t>(weights.size()));
   }
   return bound;
+}
+
+Result<Texts> TextsOf(std::span<const std::byte> file, const std::vector<Section>& sections) {
+  Texts texts;
+  for (const Section& section : sections) {
+    if (!section.name.starts_with(kTextPrefix)) continue;
+    if (section.size > kMaxTextBytes) return Corrupt("section '" + section.name + "' is too large");
+    TRY_ASSIGN(const auto text, FindSection(file, sections, section.name, true));
+    texts[section.name.substr(sizeof kTextPrefix - 1)] =
+        std::string(reinterpret_cast<const char*>(text.data()), text.size());
+  }
+  return texts;
 }
 
 Result<Package> ReadMapped(const std::shared_ptr<const MappedFile>& file,
@@ -241,13 +256,8 @@ Result<Package> ReadMapped(const std::shared_ptr<const MappedFile>& file,
   TRY_ASSIGN(const auto weights, FindSection(bytes, sections, "weights", false));
   TRY_ASSIGN(package.weights, BindWeights(package.program, index, weights, progress));
   package.weights.owner = file;
-  for (const Section& section : sections) {
-    if (!section.name.starts_with(kTextPrefix)) continue;
-    if (section.size > kMaxTextBytes) return Corrupt("section '" + section.name + "' is too large");
-    TRY_ASSIGN(const auto text, FindSection(bytes, sections, section.name, true));
-    package.texts[section.name.substr(sizeof kTextPrefix - 1)] =
-        std::string(reinterpret_cast<const char*>(text.data()), text.size());
-  }
+  package.weights.tables_are_writable = true;  // the mapping is our own copy, on write
+  TRY_ASSIGN(package.texts, TextsOf(bytes, sections));
   return package;
 }
 
@@ -299,11 +309,23 @@ Result<void> WritePackage(
 }
 
 Result<Package> ReadPackage(const std::filesystem::path& path, const Progress& progress) {
-  TRY_ASSIGN(MappedFile mapped, MappedFile::Open(path));
+  // Rows of tables may be replaced while they serve.
+  TRY_ASSIGN(MappedFile mapped, MappedFile::OpenCopyOnWrite(path));
   const auto file = std::make_shared<const MappedFile>(std::move(mapped));
   auto package = ReadMapped(file, progress);
   if (!package) return FailAt(path.string(), package.error());
   return package;
+}
+
+Result<Texts> ReadTexts(const std::filesystem::path& path) {
+  TRY_ASSIGN(const MappedFile file, MappedFile::Open(path));
+  const auto read = [&]() -> Result<Texts> {
+    TRY_ASSIGN(const std::vector<Section> sections, DecodeHeader(file.bytes()));
+    return TextsOf(file.bytes(), sections);
+  };
+  auto texts = read();
+  if (!texts) return FailAt(path.string(), texts.error());
+  return texts;
 }
 
 bool IsPackage(const std::filesystem::path& path) {

@@ -27,6 +27,10 @@ struct BoundWeights {
   // By buffer index; empty spans for buffers that are no weights. 64-byte aligned.
   std::vector<std::span<const std::byte>> by_buffer;
   std::shared_ptr<const void> owner;
+  // The bytes of embedding tables (Form::kTable) lie in memory that may be written, and no one else
+  // reads them while a device does: what LoadedProgram::UpdateRows needs. A mapped file need not be
+  // changed for it: pages mapped privately are copied when they are first written.
+  bool tables_are_writable = false;
 };
 
 // Texts that travel with a Program, by name: "tokenizer" (tokenizer.json), "chat" (name of the chat
@@ -50,9 +54,13 @@ Result<void> WritePackage(
     const std::function<Result<std::span<const std::byte>>(int32_t)>& next_weight,
     const Progress& progress);
 
-// Maps the file, proves its Program (Verify), and checks every hash, the weights' too.
-// Errors: kNotFound, kIo; kCorrupt and kUnsupported, naming the section and what is wrong.
+// Maps the file, proves its Program (Verify), and checks every hash, the weights' too but for
+// tables (Form::kTable), which may change; those lie in memory that may be written. Errors:
+// kNotFound, kIo; kCorrupt and kUnsupported, naming the section and what is wrong.
 Result<Package> ReadPackage(const std::filesystem::path& path, const Progress& progress);
+
+// The texts alone. Errors: as those of ReadPackage.
+Result<Texts> ReadTexts(const std::filesystem::path& path);
 
 // Whether the file begins like a package.
 bool IsPackage(const std::filesystem::path& path);

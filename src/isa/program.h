@@ -8,6 +8,8 @@
 #pragma once
 
 #include <array>
+#include <bit>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -20,23 +22,29 @@
 namespace millpower::isa {
 
 // A size known only at launch, with the bound that everything is sized and proven against. One
-// set at load (the number of KV pages a device has room for) does not change between launches.
+// set at load (the number of KV pages a device has room for) does not change between launches. One
+// with a formula is not set: the device computes it from earlier registers at every launch.
 struct Register {
   std::string name;
   int64_t max = 0;
   bool at_load = false;
+  // Empty, or a Size (base/size.h) in the names of earlier registers without formula that are set
+  // at launch, e.g. "26*batch", in its canonical text. It is monotone, its value at their bounds is
+  // `max`, and no other register has it. Such a register may be named by its formula; any other
+  // name is of letters, digits, '_', '.' and '-', as all registers' are.
+  std::string formula = {};
   bool operator==(const Register&) const = default;
 };
 
-// A row count: a constant, or a register.
+// A row count or a dimension: a constant, or a register.
 struct Dim {
   int32_t reg = -1;  // index into Program::registers, or -1
   int64_t size = 0;  // of a constant
-  bool operator==(const Dim&) const = default;
+  auto operator<=>(const Dim&) const = default;
 };
 
 enum class BufferKind : uint8_t {
-  kInput,    // written by the host before a launch; 32-bit integers
+  kInput,    // written by the host before a launch
   kWeight,   // constant, bound at load
   kKv,       // mutable state that outlives launches
   kScratch,  // dead between launches
@@ -50,9 +58,11 @@ enum class Form : uint8_t {
   kPacked,     // a weight of `rows` output channels and `cols` reduction steps (layout.h)
   kPages,      // `rows` KV pages of `heads` heads of `cols` channels (layout.h)
   kQuantised,  // `rows` rows of `cols` activations in i8, with scales and sums (layout.h)
+  kTable,      // a weight of `rows` rows of an embedding table (layout.h), the only form of weight
+               // that may change between launches
   kExperts,    // who works on what: `rows` rows choosing `cols` of `heads` experts (layout.h)
 };
-inline constexpr int kFormCount = 5;
+inline constexpr int kFormCount = 6;
 const char* Name(Form form);
 
 struct Buffer {
@@ -71,12 +81,19 @@ struct Buffer {
 
 inline constexpr int32_t kNoBuffer = -1;
 
+// Of tensors, and sizes that an attribute may name.
+inline constexpr int kMaxTensorRank = 8;
+inline constexpr int kMaxSizes = 64;
+
 // Columns [begin, begin + cols) of all rows of a buffer. Forms other than kRows are always
-// whole.
+// whole. An operand of an instruction on tensors is such a matrix, too, unless it has a shape: then
+// it is the whole buffer, its elements in order, as a tensor of that shape (which has exactly as
+// many elements, whatever the registers).
 struct Operand {
   int32_t buffer = kNoBuffer;
   int64_t begin = 0;
   int64_t cols = 0;
+  int32_t shape = -1;  // index into Program::shapes
   bool present() const { return buffer != kNoBuffer; }
   bool operator==(const Operand&) const = default;
 };
@@ -101,6 +118,10 @@ struct Program {
   std::vector<Register> registers;
   int32_t semaphores = 0;
   std::vector<Buffer> buffers;
+  // Shapes of operands, and sizes that attributes name; lists that attributes name. Each stands in
+  // the order in which instructions first use it, once (Canonicalise).
+  std::vector<std::vector<Dim>> shapes;
+  std::vector<std::vector<int64_t>> lists;
   std::array<std::vector<Instruction>, kStreamCount> streams;
   bool operator==(const Program&) const = default;
 
@@ -116,6 +137,20 @@ struct Program {
   int32_t FindRegister(std::string_view name) const;
   int64_t FactOr(const std::string& fact, int64_t otherwise) const;
 };
+
+// Indices of `program.shapes` and `program.lists` in the order in which instructions first use
+// them: stream by stream, the operands of each instruction and then its attributes. Entries out of
+// range are passed over; one used again stands once.
+struct TableOrder {
+  std::vector<int64_t> shapes;
+  std::vector<int64_t> lists;
+};
+TableOrder OrderOfUse(const Program& program);
+
+// Puts shapes and lists in the order of their first use, equal ones once and unused ones not at
+// all, as Verify demands and Parse leaves them, so that equal Programs compare equal. For whoever
+// builds a Program; indices out of range become -1.
+void Canonicalise(Program& program);
 
 // Bytes of a buffer with `rows` rows (channels, pages).
 int64_t BufferBytes(const Buffer& buffer, int64_t rows);

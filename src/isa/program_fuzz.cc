@@ -22,6 +22,9 @@ void CheckSound(const Program& program) {
   Expect(parsed && *parsed == program);
   const auto decoded = Decode(Encode(program));
   Expect(decoded && *decoded == program);
+  Program same = program;
+  Canonicalise(same);
+  Expect(same == program);
 
   size_t work = 0;  // instructions that are no synchronisation
   for (const auto& stream : program.streams)
@@ -44,10 +47,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Result<Program> program;
   if (is_text) {
     program = Parse({reinterpret_cast<const char*>(data), size});
+    if (program) (void)Print(*program);
   } else {
     const std::span bytes(reinterpret_cast<const std::byte*>(data), size);
     program = Decode(bytes);
-    if (program) Expect(std::ranges::equal(Encode(*program), bytes));  // a Program has one encoding
+    if (program) {
+      Expect(std::ranges::equal(Encode(*program), bytes));  // a Program has one encoding
+      (void)Print(*program);                                // of whatever decodes
+    }
   }
   if (program && Verify(*program)) CheckSound(*program);
   return 0;

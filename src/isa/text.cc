@@ -4,6 +4,7 @@
 //   fact vocab_size 320
 //   register rows 512
 //   register pages 1048576 at_load
+//   register 26*rows 13312 = 26*rows
 //   semaphores 2
 //   buffer tokens input i32 rows [rows, 1] below 320
 //   buffer layers.0.qkv.weight weight bf16 packed [4096, 1024]
@@ -14,12 +15,16 @@
 //     matmul x=normed w=layers.0.qkv.weight y=qkv[0:4096] epilogue=none
 //     end
 //
-// An operand without a range is the whole buffer.
+// An operand without a range is the whole buffer; with a shape, `ids:[rows,26]`, it is a tensor.
+// What attributes name in the Program's tables stands in their place: `axes=[1,2]`,
+// `sizes=[26*rows,3]`, `code={t0=x0:f32;t1=neg:f32(t0)}`.
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <sstream>
+#include <unordered_map>
 
+#include "base/expression.h"
 #include "isa/encoding.h"
 
 namespace millpower::isa {
@@ -38,22 +43,67 @@ std::string PrintDim(const Program& program, const Dim& dim) {
   return program.registers[static_cast<size_t>(dim.reg)].name;
 }
 
+std::string PrintInteger(int64_t value) { return std::to_string(value); }
+
+// "[1,2,3]" of entry `index` of a table.
+template <typename Item, typename PrintItem>
+std::string PrintEntry(const std::vector<std::vector<Item>>& table, int64_t index,
+                       PrintItem print_item) {
+  if (index < 0 || static_cast<size_t>(index) >= table.size()) return "?";
+  std::string text = "[";
+  for (const Item& item : table[static_cast<size_t>(index)]) {
+    if (text.size() > 1) text += ',';
+    text += print_item(item);
+  }
+  return text + "]";
+}
+
+std::string PrintSizes(const Program& program, int64_t index) {
+  return PrintEntry(program.shapes, index, [&](const Dim& dim) { return PrintDim(program, dim); });
+}
+
+// The expression in braces; as a list of integers where it is none.
+std::string PrintCode(const Program& program, const Instruction& instruction, int64_t index) {
+  if (index < 0 || static_cast<size_t>(index) >= program.lists.size()) return "?";
+  std::vector<DType> types;
+  for (const Operand& operand : instruction.operands)
+    types.push_back(operand.present() &&
+                            static_cast<size_t>(operand.buffer) < program.buffers.size()
+                        ? program.buffer(operand).dtype
+                        : DType::kF32);
+  const auto expression = Expression::Decode(program.lists[static_cast<size_t>(index)], types,
+                                             kMaxTensorRank, kMaxSizes);
+  if (!expression) return PrintEntry(program.lists, index, PrintInteger);
+  return "{" + expression->ToString() + "}";
+}
+
 std::string PrintOperand(const Program& program, const Operand& operand) {
   if (static_cast<size_t>(operand.buffer) >= program.buffers.size()) return "?";
   const Buffer& buffer = program.buffer(operand);
+  if (operand.shape >= 0) return buffer.name + ":" + PrintSizes(program, operand.shape);
   if (operand.begin == 0 && operand.cols == buffer.cols) return buffer.name;
-  return buffer.name + "[" + std::to_string(operand.begin) + ":" +
-         std::to_string(operand.begin + operand.cols) + "]";
+  // Of a Program that isn't proven, too.
+  int64_t end = 0;
+  if (__builtin_add_overflow(operand.begin, operand.cols, &end)) return buffer.name + "[?]";
+  return buffer.name + "[" + std::to_string(operand.begin) + ":" + std::to_string(end) + "]";
 }
 
-std::string PrintAttribute(const AttributeInfo& info, const Instruction& instruction, int index) {
-  switch (info.type) {
+std::string PrintAttribute(const Program& program, AttributeType type,
+                           const Instruction& instruction, int index) {
+  const int64_t value = instruction.integer(index);
+  switch (type) {
     case AttributeType::kInteger:
-      return std::to_string(instruction.integer(index));
+      return PrintInteger(value);
     case AttributeType::kReal:
       return PrintReal(instruction.real(index));
     case AttributeType::kEpilogue:
-      return Name(static_cast<Epilogue>(instruction.integer(index)));
+      return Name(static_cast<Epilogue>(value));
+    case AttributeType::kList:
+      return PrintEntry(program.lists, value, PrintInteger);
+    case AttributeType::kCode:
+      return PrintCode(program, instruction, value);
+    case AttributeType::kSizes:
+      return PrintSizes(program, value);
   }
   return "?";
 }
@@ -105,6 +155,7 @@ class Parser {
       if (!parsed) return FailAt("line " + std::to_string(line_number), parsed.error());
       text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
     }
+    Canonicalise(program_);  // a text may say things in another order than Print does
     return std::move(program_);
   }
 
@@ -132,11 +183,7 @@ class Parser {
       TRY_ASSIGN(program_.facts[words[1]], ParseInteger(words[2]));
       return {};
     }
-    if (words[0] == "register" && words.size() >= 3) {
-      TRY_ASSIGN(const int64_t max, ParseInteger(words[2]));
-      program_.registers.push_back({words[1], max, words.size() > 3 && words[3] == "at_load"});
-      return {};
-    }
+    if (words[0] == "register" && words.size() >= 3) return ParseRegister(words);
     return Bad("'" + words[0] + "' is neither a declaration nor an opcode");
   }
 
@@ -146,10 +193,59 @@ class Parser {
     return Bad("there is no stream '" + name + "'");
   }
 
+  // register NAME BOUND [at_load] [= FORMULA]
+  Result<void> ParseRegister(const std::vector<std::string>& words) {
+    Register reg{.name = words[1]};
+    TRY_ASSIGN(reg.max, ParseInteger(words[2]));
+    size_t next = 3;
+    if (next < words.size() && words[next] == "at_load") reg.at_load = true, ++next;
+    if (next + 2 == words.size() && words[next] == "=") reg.formula = words[next + 1], next += 2;
+    if (next != words.size()) return Bad("stray words after the bound");
+    registers_.try_emplace(reg.name, static_cast<int32_t>(program_.registers.size()));
+    program_.registers.push_back(std::move(reg));
+    return {};
+  }
+
   Result<Dim> ParseDim(const std::string& word) {
-    if (const int32_t reg = program_.FindRegister(word); reg >= 0) return Dim{reg, 0};
+    if (const auto reg = registers_.find(word); reg != registers_.end()) return Dim{reg->second, 0};
     TRY_ASSIGN(const int64_t size, ParseInteger(word));
     return Dim{-1, size};
+  }
+
+  // "[a,b,c]" into a table of the Program: the entry's index.
+  template <typename Item, typename ParseItem>
+  Result<int64_t> ParseEntry(std::string_view text, std::vector<std::vector<Item>>& table,
+                             ParseItem parse_item) {
+    if (text.size() < 2 || text.front() != '[' || text.back() != ']')
+      return Bad("'" + std::string(text) + "' is not a list [A,B,...]");
+    text = text.substr(1, text.size() - 2);
+    std::vector<Item> entry;
+    while (!text.empty()) {
+      const size_t end = text.find(',');
+      TRY_ASSIGN(Item item, parse_item(std::string(text.substr(0, end))));
+      entry.push_back(item);
+      if (end == std::string_view::npos) break;
+      text.remove_prefix(end + 1);
+      if (text.empty()) return Bad("a list ends with a comma");
+    }
+    table.push_back(std::move(entry));
+    return static_cast<int64_t>(table.size()) - 1;
+  }
+
+  Result<int64_t> ParseList(std::string_view text) {
+    return ParseEntry(text, program_.lists, ParseInteger);
+  }
+
+  Result<int64_t> ParseSizes(std::string_view text) {
+    return ParseEntry(text, program_.shapes,
+                      [this](const std::string& word) { return ParseDim(word); });
+  }
+
+  Result<int64_t> ParseCode(std::string_view text) {
+    if (!text.starts_with('{') || !text.ends_with('}')) return ParseList(text);
+    TRY_ASSIGN(const Expression expression, Expression::Parse(text.substr(1, text.size() - 2)));
+    program_.lists.push_back(expression.Encode());
+    return static_cast<int64_t>(program_.lists.size()) - 1;
   }
 
   // buffer NAME KIND DTYPE FORM ROWS [HEADS x] COLS [below BOUND]
@@ -184,18 +280,25 @@ class Parser {
     } else if (words.size() != next + 1) {
       return Bad("stray words after the shape");
     }
+    buffers_.try_emplace(buffer.name, static_cast<int32_t>(program_.buffers.size()));
     program_.buffers.push_back(std::move(buffer));
     return {};
   }
 
   Result<Operand> ParseOperand(std::string_view text) {
     Operand operand;
-    const size_t open = text.find('[');
+    const size_t open = text.find_first_of("[:");
     const std::string name(text.substr(0, open));
-    operand.buffer = program_.FindBuffer(name);
-    if (!operand.present()) return Bad("there is no buffer '" + name + "'");
+    const auto buffer = buffers_.find(name);
+    if (buffer == buffers_.end()) return Bad("there is no buffer '" + name + "'");
+    operand.buffer = buffer->second;
     operand.cols = program_.buffer(operand).cols;
     if (open == std::string_view::npos) return operand;
+    if (text[open] == ':') {
+      TRY_ASSIGN(const int64_t shape, ParseSizes(text.substr(open + 1)));
+      operand.shape = static_cast<int32_t>(shape);
+      return operand;
+    }
     const size_t colon = text.find(':', open);
     if (colon == std::string_view::npos || text.back() != ']') return Bad("a range is [BEGIN:END]");
     TRY_ASSIGN(operand.begin, ParseInteger(text.substr(open + 1, colon - open - 1)));
@@ -207,6 +310,9 @@ class Parser {
 
   Result<int64_t> ParseAttribute(AttributeType type, const std::string& text) {
     if (type == AttributeType::kInteger) return ParseInteger(text);
+    if (type == AttributeType::kList) return ParseList(text);
+    if (type == AttributeType::kCode) return ParseCode(text);
+    if (type == AttributeType::kSizes) return ParseSizes(text);
     if (type == AttributeType::kEpilogue) {
       for (int i = 0; i < kEpilogueCount; ++i)
         if (text == Name(static_cast<Epilogue>(i))) return i;
@@ -223,6 +329,8 @@ class Parser {
     Instruction instruction;
     instruction.op = *OpcodeFromName(words[0]);
     const OpInfo& info = Info(instruction.op);
+    for (size_t i = 0; i < info.attributes.size(); ++i)
+      if (IsTableIndex(info.attributes[i].type)) instruction.attributes[i] = -1;
     for (size_t word = 1; word < words.size(); ++word) {
       const size_t equals = words[word].find('=');
       const std::string key = words[word].substr(0, equals);
@@ -241,11 +349,22 @@ class Parser {
       }
       if (!known) return Bad("'" + words[0] + "' has no operand or attribute '" + key + "'");
     }
+    for (size_t i = 0; i < info.attributes.size(); ++i) {
+      const AttributeType type = info.attributes[i].type;
+      if (!IsTableIndex(type) || instruction.attributes[i] >= 0) continue;
+      TRY_ASSIGN(instruction.attributes[i], ParseAttribute(type, "[]"));
+    }
     program_.streams[static_cast<size_t>(stream_)].push_back(instruction);
     return {};
   }
 
+  static bool IsTableIndex(AttributeType type) {
+    return type == AttributeType::kList || type == AttributeType::kCode ||
+           type == AttributeType::kSizes;
+  }
+
   Program program_;
+  std::unordered_map<std::string, int32_t> registers_, buffers_;  // by name; of equals the first
   int stream_ = 0;
 };
 
@@ -260,7 +379,7 @@ std::string Print(const Program& program, const Instruction& instruction) {
               PrintOperand(program, instruction.operands[i]);
   for (size_t i = 0; i < info.attributes.size(); ++i)
     line += std::string(" ") + info.attributes[i].name + "=" +
-            PrintAttribute(info.attributes[i], instruction, static_cast<int>(i));
+            PrintAttribute(program, info.attributes[i].type, instruction, static_cast<int>(i));
   return line;
 }
 
@@ -269,7 +388,8 @@ std::string Print(const Program& program) {
   out << "program " << program.name << '\n';
   for (const auto& [fact, value] : program.facts) out << "fact " << fact << ' ' << value << '\n';
   for (const Register& reg : program.registers)
-    out << "register " << reg.name << ' ' << reg.max << (reg.at_load ? " at_load" : "") << '\n';
+    out << "register " << reg.name << ' ' << reg.max << (reg.at_load ? " at_load" : "")
+        << (reg.formula.empty() ? "" : " = ") << reg.formula << '\n';
   out << "semaphores " << program.semaphores << '\n';
   for (const Buffer& buffer : program.buffers) out << PrintBuffer(program, buffer) << '\n';
   for (size_t i = 0; i < program.streams.size(); ++i) {

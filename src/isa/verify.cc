@@ -6,17 +6,18 @@
 
 #include "isa/encoding.h"
 #include "isa/order.h"
+#include "isa/sizes.h"
 
 namespace millpower::isa {
 namespace {
 
 // Larger than any model we know, small enough that products of two stay far from overflow, as does
 // the sum of all buffers: 2^16 of 2^46 bytes are 2^62.
-constexpr size_t kMaxRegisters = 64;
+constexpr size_t kMaxRegisters = 1024;
 constexpr size_t kMaxBuffers = 1 << 16;
 constexpr size_t kMaxInstructions = 1 << 20;
 constexpr int32_t kMaxSemaphores = 4096;
-constexpr int64_t kMaxRows = int64_t{1} << 31;
+constexpr size_t kMaxTableEntries = 1 << 18;
 constexpr int64_t kMaxLaunchRows = int64_t{1} << 24;
 constexpr int64_t kMaxCols = int64_t{1} << 31;
 constexpr int64_t kMaxBufferBytes = int64_t{1} << 46;
@@ -25,8 +26,10 @@ std::unexpected<Error> Corrupt(std::string message) {
   return Fail(ErrorCode::kCorrupt, std::move(message));
 }
 
+constexpr size_t kMaxNameBytes = 256;
+
 bool IsName(const std::string& name) {
-  if (name.empty() || name.size() > 256) return false;
+  if (name.empty() || name.size() > kMaxNameBytes) return false;
   for (const char c : name)
     if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
         c != '.' && c != '-')
@@ -45,15 +48,19 @@ bool IsDim(const Program& program, const Dim& dim) {
 }
 
 Result<void> CheckRegisters(const Program& program) {
-  if (program.registers.size() > kMaxRegisters) return Corrupt("more than 64 registers");
+  if (program.registers.size() > kMaxRegisters) return Corrupt("more than 1024 registers");
   std::set<std::string> names;
   for (const Register& reg : program.registers) {
-    if (!IsRegisterName(reg.name) || !names.insert(reg.name).second)
+    const bool is_formula = !reg.formula.empty() && reg.name == reg.formula;
+    if ((!is_formula && !IsRegisterName(reg.name)) || reg.name.size() > kMaxNameBytes ||
+        !names.insert(reg.name).second)
       return Corrupt("register name '" + reg.name + "' is malformed or taken");
-    // Devices reserve memory for the largest launch; only what is set at load may be larger.
-    if (reg.max < 1 || reg.max > (reg.at_load ? kMaxRows : kMaxLaunchRows))
+    // Devices reserve memory for the largest launch; only what is set at load, or a product of
+    // several registers, may be larger.
+    const bool is_set = !reg.at_load && reg.formula.empty();
+    if (reg.max < 1 || reg.max > (is_set ? kMaxLaunchRows : kMaxRows))
       return Corrupt("register '" + reg.name + "' has a bound outside 1.." +
-                     (reg.at_load ? "2^31" : "2^24"));
+                     (is_set ? "2^24" : "2^31"));
   }
   return {};
 }
@@ -62,7 +69,10 @@ Result<void> CheckRegisters(const Program& program) {
 bool FitsForm(Form form, DType type) {
   switch (form) {
     case Form::kRows:
-      return type == DType::kF32 || type == DType::kBf16 || type == DType::kI32;
+      return IsElementType(type);
+    case Form::kTable:
+      return type == DType::kF32 || type == DType::kBf16 || type == DType::kF16 ||
+             type == DType::kI8 || type == DType::kI4;
     case Form::kPacked:
       return type == DType::kF32 || type == DType::kBf16 || IsBlockType(type);
     case Form::kPages:
@@ -94,11 +104,14 @@ Result<void> CheckForm(const Program& program, const Buffer& buffer) {
     return Corrupt("a packed buffer is a weight");
   if (buffer.kind == BufferKind::kWeight && buffer.rows.reg >= 0)
     return Corrupt("a weight has a constant size");
-  if (buffer.kind == BufferKind::kInput &&
-      (buffer.dtype != DType::kI32 || buffer.form != Form::kRows))
-    return Corrupt("inputs are rows of i32");
-  if (buffer.has_bound && (buffer.kind != BufferKind::kInput || !IsDim(program, buffer.bound)))
-    return Corrupt("only inputs have bounds, of a constant or a register");
+  if (buffer.form == Form::kTable && buffer.kind != BufferKind::kWeight)
+    return Corrupt("an embedding table is a weight");
+  if (buffer.kind == BufferKind::kInput && buffer.form != Form::kRows)
+    return Corrupt("inputs are rows");
+  const bool is_index = buffer.dtype == DType::kI32 || buffer.dtype == DType::kI64;
+  if (buffer.has_bound &&
+      (buffer.kind != BufferKind::kInput || !is_index || !IsDim(program, buffer.bound)))
+    return Corrupt("only inputs of i32 or i64 have bounds, of a constant or a register");
   return {};
 }
 
@@ -106,12 +119,11 @@ Result<void> CheckBuffer(const Program& program, const Buffer& buffer) {
   if (!IsDim(program, buffer.rows)) return Corrupt("rows are neither a register nor 1..2^31");
   if (buffer.cols < 1 || buffer.cols > kMaxCols) return Corrupt("columns are not in 1..2^31");
   TRY(CheckForm(program, buffer));
-  // Rows and columns are below 2^31, so a row-major size is below 2^64; heads need the division.
+  // First roughly, so that computing the bytes does not overflow: at most 8 for a column, though a
+  // chunk of a block type is longer than short rows are, and expert lists add a header.
   const int64_t rows = program.Max(buffer.rows);
-  const int64_t row_bytes_max = kMaxBufferBytes / rows;
   const int64_t heads = buffer.form == Form::kPages ? buffer.heads : 1;
-  // A chunk of a block type is longer than short rows are; expert lists add a header.
-  if ((buffer.cols + 256) * 5 > row_bytes_max / heads ||
+  if (buffer.cols + 256 > 2 * kMaxBufferBytes / rows / heads ||
       BufferBytes(buffer, rows) > kMaxBufferBytes)
     return Corrupt("is larger than 2^46 bytes");
   return {};
@@ -127,7 +139,26 @@ Result<void> CheckKvSizes(const Program& program) {
   return {};
 }
 
-Result<void> CheckOperand(const Program& program, const OperandInfo& info, const Operand& operand) {
+// A tensor is a whole buffer of rows, with as many elements whatever the registers.
+Result<void> CheckShape(const Sizes& sizes, const OpInfo& op, const Operand& operand) {
+  const Program& program = sizes.program();
+  const Buffer& buffer = program.buffer(operand);
+  if (!op.takes_tensors()) return Corrupt("has a shape, which its opcode does not take");
+  if (operand.shape < 0 || static_cast<size_t>(operand.shape) >= program.shapes.size())
+    return Corrupt("has a shape that is not declared");
+  if (buffer.form != Form::kRows || operand.begin != 0 || operand.cols != buffer.cols)
+    return Corrupt("has a shape, and is not a whole buffer of rows");
+  for (const Dim& dim : program.shapes[static_cast<size_t>(operand.shape)])
+    if (dim.reg < 0 && dim.size < 1) return Corrupt("has a dimension of 0");
+  const std::optional<Size> elements = sizes.OfDim(buffer.rows).Times(buffer.cols);
+  if (!elements || elements != sizes.ElementsOf(operand.shape))
+    return Corrupt("has a shape of other than " + buffer.name + "'s elements");
+  return {};
+}
+
+Result<void> CheckOperand(const Sizes& sizes, const OpInfo& op, const OperandInfo& info,
+                          const Operand& operand) {
+  const Program& program = sizes.program();
   const std::string what = std::string("operand ") + info.name;
   if (!operand.present()) {
     if (info.optional && operand == Operand{}) return {};
@@ -144,7 +175,9 @@ Result<void> CheckOperand(const Program& program, const OperandInfo& info, const
   if (info.access != Access::kRead &&
       (buffer.kind == BufferKind::kWeight || buffer.kind == BufferKind::kInput))
     return Corrupt(what + " writes '" + buffer.name + "', which is constant");
-  return {};
+  if (operand.shape == -1) return {};
+  const auto checked = CheckShape(sizes, op, operand);
+  return checked ? checked : Corrupt(what + " " + checked.error().message);
 }
 
 // An operand may be written where another is read, but only in the same columns: then an element is
@@ -164,21 +197,54 @@ Result<void> CheckOverlaps(const OpInfo& info, const Instruction& instruction) {
   return {};
 }
 
-Result<void> CheckInstruction(const Program& program, const Instruction& instruction) {
+Result<void> CheckAttribute(const Program& program, const AttributeInfo& info, int64_t value) {
+  size_t count = 0;  // of what the attribute numbers
+  switch (info.type) {
+    case AttributeType::kInteger:
+    case AttributeType::kReal:
+      return {};
+    case AttributeType::kEpilogue:
+      count = kEpilogueCount;
+      break;
+    case AttributeType::kList:
+    case AttributeType::kCode:
+      count = program.lists.size();
+      break;
+    case AttributeType::kSizes:
+      count = program.shapes.size();
+      break;
+  }
+  if (value >= 0 && static_cast<size_t>(value) < count) return {};
+  return Corrupt(std::string(info.name) + " " + std::to_string(value) + " does not exist");
+}
+
+Result<void> CheckInstruction(const Sizes& sizes, const Instruction& instruction) {
+  const Program& program = sizes.program();
   const OpInfo& info = Info(instruction.op);
   for (size_t i = 0; i < kMaxOperands; ++i) {
     if (i < info.operands.size()) {
-      TRY(CheckOperand(program, info.operands[i], instruction.operands[i]));
+      TRY(CheckOperand(sizes, info, info.operands[i], instruction.operands[i]));
     } else if (instruction.operands[i] != Operand{}) {
       return Corrupt("has more operands than its opcode");
     }
   }
   TRY(CheckOverlaps(info, instruction));
   for (size_t i = 0; i < info.attributes.size(); ++i)
-    if (info.attributes[i].type == AttributeType::kEpilogue &&
-        (instruction.attributes[i] < 0 || instruction.attributes[i] >= kEpilogueCount))
-      return Corrupt("epilogue " + std::to_string(instruction.attributes[i]) + " does not exist");
-  return info.check(program, instruction);
+    TRY(CheckAttribute(program, info.attributes[i], instruction.attributes[i]));
+  return info.takes_tensors() ? info.check_tensors(sizes, instruction)
+                              : info.check(program, instruction);
+}
+
+// One Program has one set of tables: each entry once, in the order of first use, and none unused.
+template <typename Entry>
+Result<void> CheckTable(const std::vector<Entry>& table, const std::vector<int64_t>& order,
+                        const char* what) {
+  for (size_t i = 0; i < table.size(); ++i)
+    if (i >= order.size() || order[i] != static_cast<int64_t>(i))
+      return Corrupt(std::string(what) + " are not in the order of their first use");
+  if (std::set<Entry>(table.begin(), table.end()).size() != table.size())
+    return Corrupt(std::string("two ") + what + " are equal");
+  return {};
 }
 
 }  // namespace
@@ -198,12 +264,18 @@ Result<void> Verify(const Program& program) {
     if (const auto checked = CheckBuffer(program, buffer); !checked)
       return FailAt("buffer '" + buffer.name + "'", checked.error());
   }
+  if (program.shapes.size() > kMaxTableEntries || program.lists.size() > kMaxTableEntries)
+    return Corrupt("more than 2^18 shapes or lists");
+  TRY_ASSIGN(const Sizes sizes, Sizes::Make(program));
+  const TableOrder order = OrderOfUse(program);
+  TRY(CheckTable(program.shapes, order.shapes, "shapes"));
+  TRY(CheckTable(program.lists, order.lists, "lists"));
   for (int s = 0; s < kStreamCount; ++s) {
     const auto& stream = program.streams[static_cast<size_t>(s)];
     const std::string name = Name(static_cast<Stream>(s));
     if (stream.size() > kMaxInstructions) return Corrupt(name + ": more than 2^20 instructions");
     for (size_t i = 0; i < stream.size(); ++i) {
-      const auto checked = CheckInstruction(program, stream[i]);
+      const auto checked = CheckInstruction(sizes, stream[i]);
       if (!checked)
         return FailAt(name + "[" + std::to_string(i) + "] " + Info(stream[i].op).name,
                       checked.error());
