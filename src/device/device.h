@@ -21,12 +21,13 @@ struct Claim {
 };
 
 // The sizes and inputs of one launch. Reused from launch to launch, so that a step allocates
-// nothing once its vectors have grown.
+// nothing once its vectors have grown. An input's elements, [rows, cols] of the buffer's type, lie
+// one after the other in 32-bit words, the last of which is filled up with zeros.
 struct Launch {
   explicit Launch(const isa::Program& program)
       : registers(program.registers.size(), 0), inputs(program.buffers.size()) {}
-  std::vector<int64_t> registers;            // by register; those set at load are ignored
-  std::vector<std::vector<int32_t>> inputs;  // by buffer; [rows * cols] of each input buffer
+  std::vector<int64_t> registers;  // by register; those set at load or by a formula are ignored
+  std::vector<std::vector<int32_t>> inputs;  // by buffer; words of each input buffer
   std::vector<Claim> claims;                 // a caller once; none: those of a caller of its own
 };
 
@@ -64,10 +65,22 @@ class LoadedProgram {
   virtual Result<Ticket> Submit(const Launch& launch, LaunchClass launch_class = 0) = 0;
 
   // Waits for a submitted launch. A device may use the waiting thread to run it, or others'.
+  // Errors: kInvalidArgument, naming instruction and index, when one that was computed in the
+  // launch lay outside what it indexes, and the instruction's policy is to fail; outputs mean
+  // nothing then.
   virtual Result<Completion> Complete(Ticket ticket) = 0;
 
-  // An output of the last completed launch, until the next Submit: [rows, cols] 4-byte elements.
+  // An output of the last completed launch, until the next Submit: [rows, cols] elements.
   virtual std::span<const std::byte> Output(int32_t buffer) const = 0;
+
+  // Replaces rows of an embedding table (Form::kTable) by `bytes`: one row after the other, each as
+  // the table has it (isa/layout.h); of a row named twice the last counts. Between launches, so
+  // that each sees either none or all of them. All or nothing. The bytes bound to the table change:
+  // who binds them to several Programs sees to it that none of these runs meanwhile. Errors:
+  // kInvalidArgument (no such table, a row it has not, other than whole rows); kUnsupported when
+  // the device, or the memory that was bound, cannot be written.
+  virtual Result<void> UpdateRows(int32_t buffer, std::span<const int64_t> rows,
+                                  std::span<const std::byte> bytes);
 };
 
 struct LoadOptions {

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <thread>
 
 #include "device/cpu/cpu_device.h"
+#include "device/cpu/steps.h"
 #include "device/launch.h"
 #include "device/test_program.h"
 #include "isa/sampling.h"
@@ -79,11 +81,11 @@ TEST_F(LaunchTest, RefusesRegistersOutOfBounds) {
 
 TEST_F(LaunchTest, RefusesInputsOfAnotherSize) {
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens").pop_back(); }),
-            "input 'tokens' has 5 values, not 6");
+            "input 'tokens' has 5 words, not 6");
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "sampling").push_back(0); }),
-            "input 'sampling' has 25 values, not 24");
+            "input 'sampling' has 25 words, not 24");
   EXPECT_EQ(ErrorOf([&](Launch& l) { Register(l, "seqs") = 1; }),
-            "input 'sequences' has 8 values, not 4");
+            "input 'sequences' has 8 words, not 4");
 }
 
 TEST_F(LaunchTest, RefusesIndicesThatPointPast) {
@@ -177,7 +179,165 @@ TEST_F(LaunchTest, RefusesAdjustmentsThatAreNoNumbers) {
               Register(l, "adjusts") = 1;
               Input(l, "adjust_tokens") = {1};
             }),
-            "input 'adjustments' has 0 values, not 2");
+            "input 'adjustments' has 0 words, not 2");
+}
+
+// The words of an input, from its elements.
+template <typename T>
+std::vector<int32_t> WordsOf(const std::vector<T>& values) {
+  std::vector<int32_t> words((values.size() * sizeof(T) + 3) / 4, 0);
+  if (!values.empty()) std::memcpy(words.data(), values.data(), values.size() * sizeof(T));
+  return words;
+}
+
+// A Program on tensors, with sizes that are computed: seq - 1 is where a copy begins, and may be 0;
+// bags - 1 is a dimension, and may not.
+constexpr char kTensorText[] = R"(program tensors
+register batch 8
+register seq 6
+register bags 5
+register idle 3
+register batch*seq 48 = batch*seq
+register 2*batch*seq+batch 104 = 2*batch*seq+batch
+register seq-1 5 = seq-1
+register bags-1 4 = bags-1
+semaphores 0
+buffer ids input i64 rows [batch, 3] below 100
+buffer mask input bool rows [batch*seq, 3]
+buffer weights input f16 rows [seq, 1]
+buffer offsets input i32 rows [bags, 1]
+buffer list input i32 rows [batch*seq, 1]
+buffer idle.x input f64 rows [idle, 2]
+buffer table weight i8 table [100, 6]
+buffer inverse scratch bool rows [batch*seq, 3]
+buffer last scratch f16 rows [1, 1]
+buffer y output f32 rows [bags-1, 6]
+buffer wide output i64 rows [2*batch*seq+batch, 1]
+stream compute
+  map x0=mask:[batch,seq,3] y=inverse:[batch,seq,3] code={t0=x0:bool;t1=not:bool(t0)}
+  copy x=weights:[seq] y=last:[1] perm=[0] begin=[seq-1] step=[-1] window=[1] at=[0] gap=[1]
+  embedding_bag table=table index=list:[batch*seq] offsets=offsets:[bags] y=y:[bags-1,6] ends=1 default_row=-1 padding_row=-1
+  map y=wide code={t0=size:i64(0)} sizes=[2*batch*seq+batch]
+  end
+stream transfer
+  end
+stream link
+  end
+)";
+
+class TensorLaunchTest : public testing::Test {
+ protected:
+  TensorLaunchTest() {
+    for (const auto& [name, value] : {std::pair("batch", 2), {"seq", 3}, {"bags", 2}})
+      Register(name) = value;
+    Input("ids") = WordsOf<int64_t>({0, 99, 5, 6, 7, 8});
+    Input("mask") = WordsOf<uint8_t>({1, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1});
+    Input("weights") = WordsOf<uint16_t>({1, 2, 3});
+    Input("offsets") = {0, 6};
+    Input("list") = {1, 2, 3, 4, 5, 6};
+  }
+  int64_t& Register(const char* name) {
+    return launch_.registers[static_cast<size_t>(program_->FindRegister(name))];
+  }
+  std::vector<int32_t>& Input(const char* name) {
+    return launch_.inputs[static_cast<size_t>(program_->FindBuffer(name))];
+  }
+  std::string Error() {
+    const auto checked = checker_.Check(launch_, launch_.registers);
+    return checked ? "" : checked.error().message;
+  }
+
+  const std::shared_ptr<const isa::Program> program_ = SoundProgram(kTensorText);
+  Launch launch_{*program_};
+  LaunchChecker checker_{*program_};
+};
+
+TEST_F(TensorLaunchTest, ComputesRegistersWithAFormula) {
+  Register("batch*seq") = 47;  // not the launch's to say
+  EXPECT_EQ(Error(), "");
+  EXPECT_EQ(Register("batch*seq"), 6);
+  EXPECT_EQ(Register("2*batch*seq+batch"), 14);
+  EXPECT_EQ(Register("seq-1"), 2);
+  EXPECT_EQ(Register("bags-1"), 1);
+}
+
+TEST_F(TensorLaunchTest, SizesOfTensorsAreNotZero) {
+  EXPECT_EQ(Register("idle"), 0);  // of no tensor
+  EXPECT_EQ(Error(), "");
+  Register("batch") = 0;
+  EXPECT_EQ(Error(), "register 'batch' is 0, and a tensor has no dimension of 0");
+  Register("batch") = 2;
+  Register("bags") = 1;
+  EXPECT_EQ(Error(), "register 'bags-1' is 0, and a tensor has no dimension of 0");
+  Register("bags") = 0;
+  EXPECT_EQ(Error(), "register 'bags-1' is -1, outside 0..4");
+}
+
+TEST_F(TensorLaunchTest, WhereACopyBeginsMayBeZero) {
+  Register("seq") = 1;
+  Input("mask") = WordsOf<uint8_t>({1, 0, 1, 1, 1, 1});
+  Input("weights") = WordsOf<uint16_t>({1});
+  Input("list") = {1, 2};
+  EXPECT_EQ(Error(), "");
+  EXPECT_EQ(Register("seq-1"), 0);
+}
+
+TEST_F(TensorLaunchTest, RefusesRegistersOutOfBoundsBeforeComputingWithThem) {
+  for (const int64_t value : {int64_t{9}, int64_t{-1}, std::numeric_limits<int64_t>::max(),
+                              std::numeric_limits<int64_t>::min()}) {
+    Register("batch") = value;
+    EXPECT_EQ(Error(), "register 'batch' is " + std::to_string(value) + ", outside 0..8");
+  }
+}
+
+TEST_F(TensorLaunchTest, InputsOfAnyTypeComeInWords) {
+  Input("mask").push_back(0);
+  EXPECT_EQ(Error(), "input 'mask' has 6 words, not 5");  // 18 bytes
+  Input("mask").resize(5);
+  Input("weights").pop_back();
+  EXPECT_EQ(Error(), "input 'weights' has 1 words, not 2");  // 6 bytes
+  Input("weights").push_back(0);
+  Input("ids").pop_back();
+  EXPECT_EQ(Error(), "input 'ids' has 11 words, not 12");
+  Input("ids").push_back(0);
+  Register("idle") = 1;
+  EXPECT_EQ(Error(), "input 'idle.x' has 0 words, not 4");
+}
+
+TEST_F(TensorLaunchTest, IndicesOf64BitsAreBounded) {
+  for (const int64_t id : {int64_t{100}, int64_t{-1}, int64_t{1} << 32, int64_t{1} << 63}) {
+    Input("ids") = WordsOf<int64_t>({0, 1, 2, 3, 4, id});
+    EXPECT_EQ(Error(), "input 'ids' holds " + std::to_string(id) + ", which is not below 100");
+  }
+}
+
+TEST_F(TensorLaunchTest, BoolsAreZeroOrOne) {
+  for (const size_t at : {size_t{0}, size_t{7}, size_t{17}}) {
+    std::vector<uint8_t> mask(18, 1);
+    mask[at] = 2;
+    Input("mask") = WordsOf(mask);
+    EXPECT_EQ(Error(), "input 'mask' holds a bool that is neither 0 nor 1");
+  }
+}
+
+TEST_F(TensorLaunchTest, RowsOfTablesAreCheckedBeforeTheyAreReplaced) {
+  const int32_t table = program_->FindBuffer("table");
+  const std::vector<std::byte> rows(24);  // two of 4 + 6 bytes, in whole words
+  const auto error_of = [&](int32_t buffer, std::vector<int64_t> which, size_t bytes) {
+    const auto checked = CheckRowUpdate(*program_, buffer, which, std::span(rows).first(bytes));
+    if (checked) return std::string();
+    EXPECT_EQ(checked.error().code, ErrorCode::kInvalidArgument);
+    return checked.error().message;
+  };
+  EXPECT_EQ(error_of(table, {0, 99}, 24), "");
+  EXPECT_EQ(error_of(table, {}, 0), "");
+  EXPECT_EQ(error_of(table, {0, 100}, 24), "table 'table' has no row 100");
+  EXPECT_EQ(error_of(table, {-1, 0}, 24), "table 'table' has no row -1");
+  EXPECT_EQ(error_of(table, {1, 2}, 12), "table 'table': 12 bytes are not 2 rows of 12");
+  EXPECT_EQ(error_of(table, {1}, 13), "table 'table': 13 bytes are not 1 rows of 12");
+  EXPECT_THAT(error_of(program_->FindBuffer("ids"), {1}, 12), HasSubstr("not an embedding table"));
+  for (const int32_t buffer : {-1, 1000, std::numeric_limits<int32_t>::max()})
+    EXPECT_THAT(error_of(buffer, {1}, 12), HasSubstr("not an embedding table"));
 }
 
 TEST(WorkLists, AreFoundOnceEach) {
@@ -262,6 +422,58 @@ TEST(CpuDevice, GoesOnAfterARefusedLaunch) {
   other.registers[static_cast<size_t>(program->FindRegister("pages"))] = 64;
   EXPECT_EQ(OutputOf(**loaded, other, "logits"), before);
   EXPECT_TRUE(OutputOf(**loaded, Launch(*program), "logits").empty());
+}
+
+// Rows of an embedding table are replaced between launches, all of them or none.
+TEST(CpuDevice, ReplacesRowsOfTables) {
+  const auto program = SoundProgram(R"(program table
+register rows 4
+semaphores 0
+buffer table weight f32 table [3, 2]
+buffer other weight f32 rows [3, 2]
+stream compute
+  end
+stream transfer
+  end
+stream link
+  end
+)");
+  const auto device = cpu::MakeCpuDevice({});
+  std::vector<float> table = {0, 1, 2, 3, 4, 5};
+  isa::BoundWeights weights;
+  weights.by_buffer = {std::as_bytes(std::span(table)), std::as_bytes(std::span(table))};
+  const std::vector<float> rows = {-1, -2, -3, -4, -5, -6};
+  const auto bytes = std::as_bytes(std::span(rows));
+  {
+    auto loaded = device->Load(program, weights, {});
+    ASSERT_TRUE(loaded);
+    const auto refused = (*loaded)->UpdateRows(0, std::vector<int64_t>{2, 0, 2}, bytes);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(refused.error().message, "table 'table' cannot be written");
+  }
+  weights.tables_are_writable = true;
+  auto loaded = device->Load(program, weights, {});
+  ASSERT_TRUE(loaded);
+  EXPECT_FALSE((*loaded)->UpdateRows(0, std::vector<int64_t>{2, 0, 3}, bytes));
+  EXPECT_FALSE((*loaded)->UpdateRows(1, std::vector<int64_t>{2, 0, 2}, bytes));
+  EXPECT_EQ(table, (std::vector<float>{0, 1, 2, 3, 4, 5}));
+  EXPECT_TRUE((*loaded)->UpdateRows(0, std::vector<int64_t>{2, 0, 2}, bytes));
+  EXPECT_EQ(table, (std::vector<float>{-3, -4, 2, 3, -5, -6}));
+}
+
+// What an instruction raises ends its launch in an error, and that one only.
+TEST(Faults, TheFirstCounts) {
+  cpu::Faults faults;
+  EXPECT_TRUE(faults.Check());
+  faults.Raise("take y", -3, 7);
+  faults.Raise("take z", 9, 8);
+  const auto raised = faults.Check();
+  ASSERT_FALSE(raised);
+  EXPECT_EQ(raised.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(raised.error().message, "take y: index -3 is not below 7");
+  faults.Clear();
+  EXPECT_TRUE(faults.Check());
 }
 
 class ModelTest : public testing::TestWithParam<const char*> {};

@@ -24,7 +24,8 @@ struct Avx2 {
   // Accumulators of a register tile, in pairs: 3 rows of 2 blocks, or 5 rows of one, leave 4 or 6
   // of the 16 registers for weights and x. 6 rows would fit, but g++ 12 then spills four of them.
   static constexpr int kTileVectors = 6;
-  static constexpr int64_t kTileRows = 5;  // the most rows of a tile
+  static constexpr int64_t kTileRows = 5;    // the most rows of a tile
+  static constexpr int64_t kSquareRows = 5;  // 3 rows of 2 vectors are no faster
   // 4 rows of one block, in pairs, take 8 registers for the integers of a group; the sums in float
   // wait in memory meanwhile.
   static constexpr int kQuantisedVectors = 4;
@@ -127,6 +128,13 @@ struct Avx2 {
   }
   MP_INLINE Float LoadF16(const std::byte* from) {
     return {_mm256_cvtph_ps(LoadQuarter(from)), _mm256_cvtph_ps(LoadQuarter(from + 16))};
+  }
+  MP_INLINE Float LoadI4(const std::byte* from) {
+    const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    const __m128i mask = _mm_set1_epi8(15);
+    const __m128i both = _mm_unpacklo_epi8(_mm_and_si128(pairs, mask),
+                                           _mm_and_si128(_mm_srli_epi16(pairs, 4), mask));
+    return WidenI8(_mm_sub_epi8(both, _mm_set1_epi8(8)));
   }
   template <int kByte>
   MP_INLINE Float WidenByte(const std::byte* line) {

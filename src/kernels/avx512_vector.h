@@ -16,7 +16,8 @@ struct Avx512 {
   using Mask = __mmask16;
   // Accumulators of a register tile: with 4 weight vectors and one of x they leave 3 of 32 free.
   static constexpr int kTileVectors = 24;
-  static constexpr int64_t kTileRows = 8;  // the most rows of a tile
+  static constexpr int64_t kTileRows = 8;    // the most rows of a tile
+  static constexpr int64_t kSquareRows = 6;  // of a tile of 4 vectors
   // 6 rows of 2 blocks: 12 registers for the integers of a group, 12 for the sums in float.
   static constexpr int kQuantisedVectors = 12;
   static constexpr int64_t kQuantisedRows = 6;
@@ -77,6 +78,9 @@ struct Avx512 {
   }
   MP_INLINE Float LoadF16(const std::byte* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  MP_INLINE Float LoadI4(const std::byte* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(UnpackNibbles(from)));
   }
   template <int kByte>
   MP_INLINE Float WidenByte(const std::byte* line) {
@@ -152,6 +156,14 @@ struct Avx512 {
  private:
   MP_INLINE __m128i LoadQuarter(const std::byte* from) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  }
+  // 16 values of a table of i4, as bytes.
+  MP_INLINE __m128i UnpackNibbles(const std::byte* from) {
+    const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    const __m128i mask = _mm_set1_epi8(15);
+    const __m128i both = _mm_unpacklo_epi8(_mm_and_si128(pairs, mask),
+                                           _mm_and_si128(_mm_srli_epi16(pairs, 4), mask));
+    return _mm_sub_epi8(both, _mm_set1_epi8(8));
   }
   MP_INLINE Float Widen(__m256i bf16) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));

@@ -28,6 +28,7 @@ enum class Epilogue : uint8_t {
   kAdd,       // y = residual + (acc [+ bias]); residual may be y itself
   kSiluGate,  // packed blocks alternate gate, up: y = Silu(gate) * up; y has half the channels
   kSiluMul,   // y = Silu(residual) * acc: the residual is the gate; y may be the residual
+  kRelu,      // y = z < 0 ? 0 : z, z = acc [+ bias]; NaN and -0 stay
 };
 
 // Rows of one matrix product that belong to one expert: entries row * choices + choice of an expert
@@ -71,6 +72,42 @@ struct MatMulArgs {
   DType weight_type = DType::kF32;
   Epilogue epilogue = Epilogue::kNone;
   Entries entries{};  // never with bias, residual
+};
+
+// y[m, n] = sum over k of a[m, k] * b[k, n], both computed, for k = 0 .. K-1 in order: acc =
+// fma(a[m, k], b[k, n], acc), from 0 or, with carry, from what y holds; then + bias[m]. So a
+// product may be cut anywhere along k, and has the same bits.
+struct ContractArgs {
+  const float* a = nullptr;     // element (row, step) at row * a_row_stride + step * a_step_stride
+  const float* b = nullptr;     // [k, n], row stride b_stride
+  const float* bias = nullptr;  // [m] or null
+  float* y = nullptr;           // [m, n], row stride y_stride
+  int64_t m = 0;
+  int64_t k = 0;
+  int64_t n = 0;
+  int64_t a_row_stride = 0;  // strides in elements
+  int64_t a_step_stride = 0;
+  int64_t b_stride = 0;
+  int64_t y_stride = 0;
+  bool carry = false;
+};
+
+// Rows of an embedding table (isa/layout.h), pooled. For the items of a bag in order, s being the
+// item's weight (1 without weights), times the row's scale, rounded, in i8 and i4:
+//   sum  acc = fma(value, s, acc), from 0 or, with carry, from what y holds
+//   max  v = value * s, acc = v > acc ? v : acc, from the first item's v or, with carry, from y
+// `value` is the stored number or integer as f32. A bag without items is zeros, with carry y.
+struct BagArgs {
+  const std::byte* const* rows = nullptr;  // [items] of all bags, one after the other
+  const float* weights = nullptr;          // [items] or null
+  const int32_t* ends = nullptr;           // [bags]: where each bag's items end
+  float* y = nullptr;                      // [bags, cols], row stride y_stride
+  int64_t bags = 0;
+  int64_t cols = 0;
+  int64_t y_stride = 0;      // in elements
+  DType type = DType::kF32;  // f32, bf16, f16, i8 or i4
+  bool max = false;
+  bool carry = false;  // of the first bag
 };
 
 // Quantises rows to isa/layout.h's form. Of each group of 32 (values past the end are 0):
@@ -199,6 +236,8 @@ struct KernelSet {
 
   // Output blocks [block_begin, block_end) of 16 channels of w; with kSiluGate both are even.
   void (*matmul)(const MatMulArgs&, int64_t block_begin, int64_t block_end);
+  void (*contract)(const ContractArgs&);
+  void (*pool_rows)(const BagArgs&);
   // Rows [row_begin, row_end).
   void (*quantise)(const QuantiseArgs&, int64_t row_begin, int64_t row_end);
   void (*route)(const RouteArgs&);

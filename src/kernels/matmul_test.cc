@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/test_operands.h"
@@ -63,8 +64,8 @@ std::string Describe(const MatMulArgs& args) {
 TEST(MatMul, ScalarAgreesWithFloat64) {
   Rng rng(1);
   for (DType type : kWeightTypes) {
-    for (Epilogue epilogue :
-         {Epilogue::kNone, Epilogue::kAdd, Epilogue::kSiluGate, Epilogue::kSiluMul}) {
+    for (Epilogue epilogue : {Epilogue::kNone, Epilogue::kAdd, Epilogue::kSiluGate,
+                              Epilogue::kSiluMul, Epilogue::kRelu}) {
       const bool gated = epilogue == Epilogue::kSiluGate;
       Case c(rng, 3, 267, gated ? 64 : 53, type, epilogue, !gated);
       const std::vector<float> y = c.Run(ScalarKernels());
@@ -89,6 +90,7 @@ TEST(MatMul, ScalarAgreesWithFloat64) {
               const double gate = c.residual[static_cast<size_t>(row * c.args.residual_stride + i)];
               expected *= gate / (1 + std::exp(-gate));
             }
+            if (epilogue == Epilogue::kRelu) expected = std::max(expected, 0.0);
           }
           EXPECT_NEAR(y[static_cast<size_t>(row * c.args.y_stride + i)], expected,
                       5e-5 + 1e-5 * std::abs(expected))
@@ -102,11 +104,12 @@ TEST(MatMul, ScalarAgreesWithFloat64) {
 TEST(MatMul, AllSetsGiveTheScalarBits) {
   Rng rng(2);
   for (int round = 0; round < 300; ++round) {
-    const auto epilogue = static_cast<Epilogue>(rng.Below(4));
+    const auto epilogue = static_cast<Epilogue>(rng.Below(5));
     const bool gated = epilogue == Epilogue::kSiluGate;
     const DType type = kWeightTypes[rng.Below(std::size(kWeightTypes))];
-    const auto rows = static_cast<int64_t>(1 + rng.Below(20));
-    const auto k = static_cast<int64_t>(1 + rng.Below(IsBlockType(type) ? 600 : 100));
+    const auto rows = static_cast<int64_t>(round % 8 == 0 ? 30 + rng.Below(40) : 1 + rng.Below(20));
+    const auto k =
+        static_cast<int64_t>(1 + rng.Below(IsBlockType(type) || round % 8 == 0 ? 600 : 100));
     const auto n = static_cast<int64_t>(gated ? 32 * (1 + rng.Below(8)) : 1 + rng.Below(300));
     Case c(rng, rows, k, n, type, epilogue, !gated && rng.Below(2));
     const std::vector<float> expected = c.Run(ScalarKernels());
@@ -201,6 +204,20 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
       EXPECT_TRUE(SameBits(y, expected)) << Describe(args) << " round " << round;
     });
   }
+}
+
+TEST(MatMul, ReluKeepsNan) {
+  Rng rng(14);
+  Case c(rng, 3, 4, 20, DType::kF32, Epilogue::kRelu, true);
+  c.bias[1] = NAN;
+  c.bias[2] = -INFINITY;
+  c.bias[3] = INFINITY;
+  ForEachSet([&](const KernelSet& set) {
+    const std::vector<float> y = c.Run(set);
+    EXPECT_TRUE(std::isnan(y[1]));
+    EXPECT_EQ(y[2], 0);
+    EXPECT_EQ(y[3], INFINITY);
+  });
 }
 
 TEST(MatMul, ResidualMayBeTheOutput) {

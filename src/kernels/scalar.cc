@@ -191,7 +191,64 @@ void MatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
           value = args.residual[row * args.residual_stride + channel] + value;
         if (args.epilogue == Epilogue::kSiluMul)
           value = Silu(args.residual[row * args.residual_stride + channel]) * value;
+        if (args.epilogue == Epilogue::kRelu) value = value < 0 ? 0.0f : value;
         y[channel] = value;
+      }
+    }
+  }
+}
+
+void Contract(const ContractArgs& args) {
+  for (int64_t row = 0; row < args.m; ++row) {
+    float* y = args.y + row * args.y_stride;
+    if (!args.carry) std::fill_n(y, args.n, 0.0f);
+    for (int64_t step = 0; step < args.k; ++step) {
+      const float a = args.a[row * args.a_row_stride + step * args.a_step_stride];
+      const float* b = args.b + step * args.b_stride;
+      for (int64_t c = 0; c < args.n; ++c) y[c] = std::fma(a, b[c], y[c]);
+    }
+    if (args.bias == nullptr) continue;
+    for (int64_t c = 0; c < args.n; ++c) y[c] += args.bias[row];
+  }
+}
+
+// Element c of a row of an embedding table, without its scale.
+float TableValue(const std::byte* row, DType type, int64_t c) {
+  constexpr int64_t kScaleBytes = 4;
+  switch (type) {
+    case DType::kF16: {
+      uint16_t half;
+      std::memcpy(&half, row + 2 * c, sizeof half);
+      return F16ToF32(half);
+    }
+    case DType::kI8:
+      return LoadWidened(row + kScaleBytes + c, type);
+    case DType::kI4: {
+      const auto pair = static_cast<int>(row[kScaleBytes + c / 2]);
+      return static_cast<float>((c % 2 == 0 ? pair & 15 : pair >> 4) - 8);
+    }
+    default:
+      return LoadWidened(row + c * SizeBytes(type), type);
+  }
+}
+
+void PoolRows(const BagArgs& args) {
+  const bool scaled = args.type == DType::kI8 || args.type == DType::kI4;
+  int64_t item = 0;
+  for (int64_t bag = 0; bag < args.bags; ++bag) {
+    float* y = args.y + bag * args.y_stride;
+    bool carry = args.carry && bag == 0;
+    if (!carry) std::fill_n(y, args.cols, 0.0f);
+    for (; item < args.ends[bag]; ++item, carry = true) {
+      const std::byte* row = args.rows[item];
+      float scale = args.weights == nullptr ? 1.0f : args.weights[item];
+      if (scaled) scale = scale * LoadWidened(row, DType::kF32);
+      for (int64_t c = 0; c < args.cols; ++c) {
+        const float value = TableValue(row, args.type, c);
+        if (!args.max)
+          y[c] = std::fma(value, scale, y[c]);
+        else if (const float v = value * scale; !carry || v > y[c])
+          y[c] = v;
       }
     }
   }
@@ -382,6 +439,8 @@ constexpr KernelSet kScalarSet = {
     .name = "scalar",
     .instructions = "none beyond the compiler's baseline",
     .matmul = MatMul,
+    .contract = Contract,
+    .pool_rows = PoolRows,
     .quantise = Quantise,
     .route = Route,
     .combine = Combine,

@@ -7,19 +7,21 @@
 // everything here is in an anonymous namespace and the standard library's functions stay out; the
 // test kernels_symbols holds the object files to that.
 //
-// V provides (see avx512_vector.h): Float, Mask, kTileRows, kTileVectors, and as many for quantised
-// rows, kQuantisedRows, kQuantisedVectors; Zero, Set1, Load, Store,
-// MaskedLoad (0 in the other lanes), MaskedStore, FirstLanes; Fma(a, b, c) = a * b + c, Add, Sub,
-// Mul, Div, Max(a, b) (b where a is NaN), Negate; LessThan, Equal, Select(mask, yes, no), AnyLane;
-// WidenEven and WidenOdd of a line of bf16 pairs; LoadBf16 and MaskedLoadBf16 of 16 consecutive
-// bf16; LoadI8, MaskedLoadI8, LoadU8, LoadF16 of 16 consecutive bytes and halves, and WidenByte<j>,
-// byte j of each lane of a line; ShiftExponent(p, n) = p * 2^n with n as the low bits of
-// kRoundMagic + n. Abs, AllLanes, MaxLane (no NaN); Int: SetInt, AddInt, FromInt, RoundToInt (ties
-// to even), SumLanes, StoreI8; and what vector_quantised.h says.
+// V provides (see avx512_vector.h): Float, Mask, kTileRows, kSquareRows, kTileVectors, for
+// quantised rows, kQuantisedRows, kQuantisedVectors; Zero, Set1, Load, Store, MaskedLoad (0 in the
+// other lanes), MaskedStore, FirstLanes; Fma(a, b, c) = a * b + c, Add, Sub, Mul, Div, Max(a, b) (b
+// where a is NaN), Negate; LessThan, Equal, Select(mask, yes, no), AnyLane; WidenEven and WidenOdd
+// of a line of bf16 pairs; LoadBf16 and MaskedLoadBf16 of 16 consecutive bf16; LoadI8,
+// MaskedLoadI8, LoadU8, LoadF16 of 16 consecutive bytes and halves, LoadI4 of 8 bytes of nibbles q
+// + 8, and WidenByte<j>, byte j of each lane of a line; ShiftExponent(p, n) = p * 2^n with n as the
+// low bits of kRoundMagic + n. Abs, AllLanes, MaxLane (no NaN); Int: SetInt, AddInt, FromInt,
+// RoundToInt (ties to even), SumLanes, StoreI8; and what vector_quantised.h says.
 #pragma once
 
 #include "kernels/kernel_sets.h"
 #include "kernels/vector_attention.h"
+#include "kernels/vector_bag.h"
+#include "kernels/vector_contract.h"
 #include "kernels/vector_matmul.h"
 #include "kernels/vector_rows.h"
 
@@ -32,6 +34,8 @@ constexpr KernelSet MakeKernelSet(const char* name, const char* instructions) {
       .name = name,
       .instructions = instructions,
       .matmul = MatMul<V>,
+      .contract = Contract<V>,
+      .pool_rows = PoolRows<V>,
       .quantise = Quantise<V>,
       .route = Route<V>,
       .combine = Combine<V>,

@@ -32,6 +32,7 @@ template <class V>
       value = args.epilogue == Epilogue::kSiluMul ? V::Mul(VectorSilu<V>(residual), value)
                                                   : V::Add(residual, value);
     }
+    if (args.epilogue == Epilogue::kRelu) value = V::Max(V::Zero(), value);  // NaN and -0 stay
     StoreFirst<V>(lanes, y + channel, value);
   }
 }
@@ -58,10 +59,15 @@ void MatMulOf(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
   constexpr bool kQuantised = IsBlockType(kType);
   constexpr int64_t kPanel = 4;
   constexpr int64_t kTileRows = kQuantised ? V::kQuantisedRows : V::kTileRows;
+  // With few rows weights come from memory, and a tile takes all rows that it can, so that none
+  // comes twice. With many they come from the caches, and the squarest tile loads the least.
+  constexpr int64_t kManyRows = 32;
+  const int64_t most_rows =
+      kQuantised || args.rows < kManyRows ? kTileRows : Min(kTileRows, V::kSquareRows);
   // Ahead by more than a memory access takes: with few rows 4 streams of 32 lines at a line in 6
   // cycles are 768 cycles; with more, a tile has fewer streams.
   const int64_t ahead_bytes = args.rows <= 2 ? 2048 : 4096;
-  const int64_t tiles = (args.rows + kTileRows - 1) / kTileRows;
+  const int64_t tiles = (args.rows + most_rows - 1) / most_rows;
   const int64_t block_bytes = isa::PackedLines(args.k, kType) * isa::kLineBytes;
   const int64_t width = args.entries.entries != nullptr        ? args.entries.width
                         : args.epilogue == Epilogue::kSiluGate ? args.n / 2

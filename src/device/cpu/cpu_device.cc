@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <new>
 #include <span>
 #include <string>
 
@@ -110,11 +111,7 @@ class CpuProgram final : public LoadedProgram {
     }
     MakeSamplers();
     TRY_ASSIGN(std::vector<isa::Step> order, isa::Linearise(program, options_.order_seed));
-    const StepContext context{program, *options_.kernels, buffers_, work_lists_, samplers_};
-    for (const isa::Step& step : order)
-      steps_.push_back(MakeStep(
-          context,
-          program.streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]));
+    TRY(MakeSteps(order));
     next_unit_ = std::make_unique<Counter[]>(steps_.size());
     return {};
   }
@@ -129,8 +126,9 @@ class CpuProgram final : public LoadedProgram {
     CHECK(completed_ == ticket_) << "a launch is in flight";
     for (size_t i = 0; i < frame_.registers.size(); ++i)
       if (!program_->registers[i].at_load) frame_.registers[i] = launch.registers[i];
-    TRY(checker_.Check(launch, frame_.registers));
+    TRY(checker_.Check(launch, frame_.registers));  // which computes those with a formula
     TakeInputs(launch);
+    faults_.Clear();
     for (WorkRuns& work : frame_.work) CutRuns(work);
     for (size_t i = 0; i < steps_.size(); ++i) next_unit_[i].value = 0;
     turnstile_.Submit(id_, launch_class, launch.claims);
@@ -140,7 +138,9 @@ class CpuProgram final : public LoadedProgram {
   Result<Completion> Complete(Ticket ticket) override {
     CHECK(ticket == ticket_) << ticket;
     completed_ = ticket;
-    return Completion{turnstile_.Complete(id_)};
+    const Completion completion{turnstile_.Complete(id_)};
+    TRY(faults_.Check());
+    return completion;
   }
 
   // Runs the submitted launch. By the thread whose turn it is.
@@ -153,6 +153,23 @@ class CpuProgram final : public LoadedProgram {
     CHECK(buffer.kind == isa::BufferKind::kOutput) << buffer.name;
     return {buffers_[static_cast<size_t>(id)],
             static_cast<size_t>(isa::BufferBytes(buffer, frame_.Rows(buffer.rows)))};
+  }
+
+  Result<void> UpdateRows(int32_t id, std::span<const int64_t> rows,
+                          std::span<const std::byte> bytes) override {
+    CHECK(completed_ == ticket_) << "a launch is in flight";
+    TRY(CheckRowUpdate(*program_, id, rows, bytes));
+    const isa::Buffer& table = program_->buffers[static_cast<size_t>(id)];
+    if (!weights_.tables_are_writable)
+      return Fail(ErrorCode::kUnsupported, "table '" + table.name + "' cannot be written");
+    const int64_t row_bytes = isa::BufferBytes(table, 1);
+    const std::byte* from = bytes.data();
+    for (const int64_t row : rows) {
+      std::memcpy(buffers_[static_cast<size_t>(id)] + row * row_bytes, from,
+                  static_cast<size_t>(row_bytes));
+      from += row_bytes;
+    }
+    return {};
   }
 
  private:
@@ -192,8 +209,23 @@ class CpuProgram final : public LoadedProgram {
       CHECK(static_cast<int64_t>(bytes.size()) ==
             isa::BufferBytes(program.buffers[i], program.buffers[i].rows.size))
           << program.buffers[i].name;
-      // Weights are only read: Verify has proven that no instruction writes them.
+      // No instruction writes weights, as Verify has proven. UpdateRows does, where it may.
       buffers_[i] = const_cast<std::byte*>(bytes.data());
+    }
+    return {};
+  }
+
+  // Steps have working memory of their own.
+  Result<void> MakeSteps(const std::vector<isa::Step>& order) {
+    const StepContext context{*program_, *options_.kernels, buffers_,     work_lists_,
+                              samplers_, faults_,           team_.count()};
+    try {
+      for (const isa::Step& step : order)
+        steps_.push_back(MakeStep(
+            context,
+            program_->streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]));
+    } catch (const std::bad_alloc&) {
+      return Fail(ErrorCode::kNoCapacity, "no memory for what the instructions work with");
     }
     return {};
   }
@@ -276,6 +308,7 @@ class CpuProgram final : public LoadedProgram {
   std::vector<std::unique_ptr<Step>> steps_;
   std::unique_ptr<Counter[]> next_unit_;  // by step: the next unit to hand out
   Frame frame_;
+  Faults faults_;
   Ticket ticket_ = 0, completed_ = 0;
   const Arbiter::Id id_;  // last: from here on other threads may see this Program
 };

@@ -7,6 +7,8 @@ const kernels::KernelSet& EmptyKernels() {
       .name = "empty",
       .instructions = "none",
       .matmul = [](const kernels::MatMulArgs&, int64_t, int64_t) {},
+      .contract = [](const kernels::ContractArgs&) {},
+      .pool_rows = [](const kernels::BagArgs&) {},
       .quantise = [](const kernels::QuantiseArgs&, int64_t, int64_t) {},
       .route = [](const kernels::RouteArgs&) {},
       .combine = [](const kernels::CombineArgs&, int64_t, int64_t) {},

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "device/cpu/tensor/tensor_steps.h"
 #include "isa/sampling.h"
 
 namespace millpower::device::cpu {
@@ -118,15 +119,18 @@ static_assert(static_cast<int>(isa::Epilogue::kSiluGate) ==
               static_cast<int>(kernels::Epilogue::kSiluGate));
 static_assert(static_cast<int>(isa::Epilogue::kSiluMul) ==
               static_cast<int>(kernels::Epilogue::kSiluMul));
-static_assert(isa::kEpilogueCount == 4);
+static_assert(static_cast<int>(isa::Epilogue::kRelu) == static_cast<int>(kernels::Epilogue::kRelu));
+static_assert(isa::kEpilogueCount == 5);
 
 // Blocks of 16 channels that go to a thread at a time: two of the kernels' panels.
 constexpr int64_t kBlocksAtOnce = 8;
 
-// Units are blocks of 16 output channels, in pairs for a gated weight.
+// Units are blocks of 16 output channels, in pairs for a gated weight; of a narrow weight, once for
+// each of several parts of the rows, so that all threads have some.
 class MatMulStep final : public Step {
  public:
-  MatMulStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
+  MatMulStep(const StepContext& context, const Instruction& in)
+      : kernels_(context.kernels), threads_(context.threads) {
     const auto residual = Open<float>(context, in.operand(isa::matmul::kResidual));
     const auto y = Open<float>(context, in.operand(isa::matmul::kY));
     const isa::Buffer& w = context.program.buffer(in.operand(isa::matmul::kW));
@@ -145,20 +149,43 @@ class MatMulStep final : public Step {
     blocks_per_unit_ = args_.epilogue == kernels::Epilogue::kSiluGate ? 2 : 1;
   }
   int64_t Units(const Frame& frame) const override {
-    return frame.Rows(rows_) == 0 ? 0 : isa::PackedBlocks(args_.n) / blocks_per_unit_;
+    return frame.Rows(rows_) == 0 ? 0 : Parts(frame) * UnitsOfPart();
   }
   int64_t Grain() const override { return kBlocksAtOnce / blocks_per_unit_; }
   int64_t UnitCost(const Frame& frame) const override {
-    return args_.k * isa::kLanes * blocks_per_unit_ * frame.Rows(rows_);
+    return args_.k * isa::kLanes * blocks_per_unit_ * frame.Rows(rows_) / Parts(frame);
   }
   void Run(const Frame& frame, int64_t begin, int64_t end, int) const override {
-    kernels::MatMulArgs args = args_;
-    args.rows = frame.Rows(rows_);
-    kernels_.matmul(args, begin * blocks_per_unit_, end * blocks_per_unit_);
+    const int64_t rows = frame.Rows(rows_), parts = Parts(frame), units = UnitsOfPart();
+    while (begin < end) {
+      const int64_t part = begin / units, first = begin % units;
+      const int64_t last = std::min(units, first + (end - begin));
+      kernels::MatMulArgs args = args_;
+      const int64_t row = rows * part / parts;
+      args.rows = rows * (part + 1) / parts - row;
+      if (args.x != nullptr) args.x += row * args.x_stride;
+      if (args.xq != nullptr) args.xq += row * args.xq_stride_bytes;
+      if (args.residual != nullptr) args.residual += row * args.residual_stride;
+      args.y += row * args.y_stride;
+      kernels_.matmul(args, first * blocks_per_unit_, last * blocks_per_unit_);
+      begin += last - first;
+    }
   }
 
  private:
+  int64_t UnitsOfPart() const { return isa::PackedBlocks(args_.n) / blocks_per_unit_; }
+  // How many parts the rows are cut into: each reads the weight again, and has rows that make up
+  // for it.
+  int64_t Parts(const Frame& frame) const {
+    constexpr int64_t kLeastRows = 64;
+    if (threads_ == 1) return 1;
+    const int64_t ranges = (UnitsOfPart() + Grain() - 1) / Grain();
+    const int64_t wanted = (threads_ * RangesPerThread() + ranges - 1) / ranges;
+    return std::max<int64_t>(1, std::min(wanted, frame.Rows(rows_) / kLeastRows));
+  }
+
   const KernelSet& kernels_;
+  const int threads_;
   kernels::MatMulArgs args_;
   isa::Dim rows_;
   int64_t blocks_per_unit_ = 1;
@@ -509,6 +536,36 @@ std::unique_ptr<Step> MakeStep(const StepContext& context, const Instruction& in
     case Opcode::kCombine:
       return std::make_unique<CombineStep>(context, in,
                                            Open<float>(context, in.operand(isa::combine::kY)));
+    case Opcode::kMap:
+      return MakeMapStep(context, in);
+    case Opcode::kReduce:
+      return MakeReduceStep(context, in);
+    case Opcode::kCopy:
+      return MakeCopyStep(context, in);
+    case Opcode::kContract:
+      return MakeContractStep(context, in);
+    case Opcode::kConv:
+      return MakeConvStep(context, in);
+    case Opcode::kPool:
+      return MakePoolStep(context, in);
+    case Opcode::kTake:
+      return MakeTakeStep(context, in);
+    case Opcode::kTakeAlong:
+      return MakeTakeAlongStep(context, in);
+    case Opcode::kGatherNd:
+      return MakeGatherNdStep(context, in);
+    case Opcode::kScatter:
+      return MakeScatterStep(context, in);
+    case Opcode::kEmbeddingBag:
+      return MakeEmbeddingBagStep(context, in);
+    case Opcode::kSoftmax:
+      return MakeSoftmaxStep(context, in);
+    case Opcode::kLayerNorm:
+      return MakeLayerNormStep(context, in);
+    case Opcode::kTopK:
+      return MakeTopKStep(context, in);
+    case Opcode::kCumulate:
+      return MakeCumulateStep(context, in);
     case Opcode::kEnd:
     case Opcode::kWait:
     case Opcode::kPost:

@@ -1,6 +1,7 @@
 // Instructions made ready to run: buffers are pointers, attributes are numbers. Internal.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -37,6 +38,27 @@ struct Frame {
   int64_t Rows(const isa::Dim& dim) const { return RowsOf(registers, dim); }
 };
 
+// The first thing that went wrong in a launch: an index outside its range where the instruction has
+// it fail. Steps go on with an index that is inside; the launch then ends in an error.
+class Faults {
+ public:
+  // Of any thread; the first one counts. `instruction` outlives the launch.
+  void Raise(const char* instruction, int64_t index, int64_t bound) {
+    if (raised_.exchange(true, std::memory_order_relaxed)) return;
+    instruction_ = instruction;
+    index_ = index;
+    bound_ = bound;
+  }
+  // Between launches.
+  void Clear() { raised_ = false; }
+  Result<void> Check() const;  // kInvalidArgument, saying what was raised
+
+ private:
+  std::atomic<bool> raised_ = false;
+  const char* instruction_ = nullptr;
+  int64_t index_ = 0, bound_ = 0;
+};
+
 // What steps are made from.
 struct StepContext {
   const isa::Program& program;
@@ -44,6 +66,8 @@ struct StepContext {
   std::span<std::byte* const> buffers;  // by buffer
   std::span<const WorkList> work_lists;
   std::span<std::unique_ptr<Sampler>> samplers;  // by thread
+  Faults& faults;
+  int threads = 1;
 };
 
 // One instruction of a loaded Program. Its work is a number of independent units, which threads
