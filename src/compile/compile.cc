@@ -22,6 +22,12 @@ Result<void> CheckOptions(const Options& options) {
   if (kv != DType::kF32 && kv != DType::kBf16 && kv != DType::kI8)
     return Fail(ErrorCode::kInvalidArgument,
                 std::string("KV pages cannot be ") + Name(kv) + "; they can be f32, bf16 or i8");
+  const DType table = options.table_type.value_or(DType::kF32);
+  if (table != DType::kF32 && table != DType::kBf16 && table != DType::kF16 &&
+      table != DType::kI8 && table != DType::kI4)
+    return Fail(ErrorCode::kInvalidArgument,
+                std::string("tables cannot be ") + Name(table) +
+                    "; they can be f32, bf16, f16, i8 or i4, or what the file has");
   return {};
 }
 
@@ -78,19 +84,34 @@ std::vector<ir::TensorSlice> SlicesOf(const ir::Value& weight, const PackPlan& p
   return {{weight.name, 0, 0}};
 }
 
+namespace {
+
+// The passes that differ: up to instructions whose scratch has no place yet.
+Result<Lowered> FuseAndLower(ir::Graph& graph, const Options& options, Compiled& compiled) {
+  if (IsTensorGraph(graph)) {
+    TRY(FuseTensor(graph));
+    TRY(ir::Verify(graph));
+    return LowerTensor(graph, options, compiled.packing, compiled.conversions);
+  }
+  StoredTypes types = ChooseTypes(graph, options);
+  compiled.conversions = FindConversions(graph, types);
+  TRY(Fuse(graph, compiled.packing, types));
+  TRY(ir::Verify(graph));
+  return Lower(graph, options, types, compiled.packing);
+}
+
+}  // namespace
+
 Result<Compiled> Compile(const ir::Graph& source, const Options& options) {
   TRY(CheckOptions(options));
   TRY(ir::Verify(source));
   ir::Graph graph = source;
   Compiled compiled;
-  StoredTypes types = ChooseTypes(graph, options);
-  compiled.conversions = FindConversions(graph, types);
-  TRY(Fuse(graph, compiled.packing, types));
-  TRY(ir::Verify(graph));
-  TRY_ASSIGN(Lowered lowered, Lower(graph, options, types, compiled.packing));
+  TRY_ASSIGN(Lowered lowered, FuseAndLower(graph, options, compiled));
   const std::vector<isa::Instruction> instructions = PlanBuffers(lowered);
   compiled.program = std::move(lowered.program);
   Schedule(instructions, compiled.program);
+  isa::Canonicalise(compiled.program);
   if (const auto verified = isa::Verify(compiled.program); !verified)
     return FailAt("compiled Program is unsound", verified.error());
   return compiled;

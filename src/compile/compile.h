@@ -1,6 +1,7 @@
 // Graph to Program. The passes, one file each, in the order they run:
 //   fuse.cc      linears that share an input become one; residual adds and gates become epilogues
 //   lower.cc     nodes become instructions; views and in-place results need no copies
+// (fuse_tensor.cc and lower_tensor.cc for graphs of tensors of any rank, as imported models are)
 //   plan.cc      values whose lives do not overlap share buffers
 //   schedule.cc  instructions are dealt to streams, ordered by as few waits as will do
 //   pack.cc      weights take the chip's packed layout, when the bytes are at hand
@@ -28,6 +29,8 @@ struct Options {
   // are small, and what they decide is not a matter of degree.
   std::optional<DType> weight_type;
   std::optional<DType> kv_type;  // f32, bf16 or i8; absent: bf16
+  // Type of embedding tables of tensor graphs: f32, bf16, f16, i8 or i4; absent: the file's own.
+  std::optional<DType> table_type = {};
 };
 
 // Tensors of one type that are stored as another, or widened: q6_k stays q6_k, in 8 bits.

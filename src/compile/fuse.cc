@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "compile/links.h"
 #include "compile/passes.h"
 
 namespace millpower::compile {
@@ -12,36 +13,6 @@ using ir::Graph;
 using ir::Node;
 using ir::Op;
 using ir::ValueId;
-
-// Which nodes use a value, and which one made it. Indices into graph.nodes().
-class Links {
- public:
-  explicit Links(const Graph& graph)
-      : users_(graph.values().size()), producer_(graph.values().size(), -1) {
-    for (size_t i = 0; i < graph.nodes().size(); ++i) {
-      const Node& node = graph.nodes()[i];
-      producer_[static_cast<size_t>(node.output)] = static_cast<int>(i);
-      for (const ValueId input : node.inputs)
-        if (input != ir::kNoValue)
-          users_[static_cast<size_t>(input)].push_back(static_cast<int>(i));
-    }
-    for (const ValueId output : graph.outputs()) users_[static_cast<size_t>(output)].push_back(-1);
-  }
-  // The only user of a value that is not an output of the graph; -1 otherwise.
-  int OnlyUser(ValueId value) const {
-    const auto& users = users_[static_cast<size_t>(value)];
-    return users.size() == 1 ? users[0] : -1;
-  }
-  int Producer(ValueId value) const { return producer_[static_cast<size_t>(value)]; }
-  const std::vector<int>& Users(ValueId value) const { return users_[static_cast<size_t>(value)]; }
-  bool IsOutput(ValueId value) const {
-    return std::ranges::find(Users(value), -1) != Users(value).end();
-  }
-
- private:
-  std::vector<std::vector<int>> users_;
-  std::vector<int> producer_;
-};
 
 constexpr size_t kX = 0, kW = 1, kBias = 2, kResidual = 3;  // operands of kLinear
 

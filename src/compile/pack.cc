@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/blocks.h"
 #include "base/check.h"
@@ -18,7 +20,35 @@ std::unexpected<Error> Misfit(std::string message) {
 }
 
 // Holds numbers that can be widened to f32.
-bool IsFloat(DType type) { return type != DType::kI32 && type != DType::kI8; }
+bool IsReal(DType type) {
+  return IsBlockType(type) || type == DType::kF32 || type == DType::kBf16 || type == DType::kF16;
+}
+
+const std::string& NameOf(const PackRule& rule) {
+  static const std::string constant = "(a constant)";
+  return rule.slices.empty() ? constant : rule.slices.front().tensor;
+}
+
+// The tensors that a rule names, one slice each.
+struct SourceTensor {
+  ir::TensorView view;
+  ir::TensorSlice slice;
+};
+
+Result<std::vector<SourceTensor>> FindTensors(const std::vector<ir::TensorSlice>& slices,
+                                              const PackRule& rule,
+                                              const ir::WeightSource& source) {
+  const PackRule::Literal& literal = rule.literal;
+  if (!literal.bytes.empty())
+    return std::vector{
+        SourceTensor{{literal.dtype, literal.shape, literal.bytes}, {NameOf(rule), 0, 0}}};
+  std::vector<SourceTensor> found;
+  for (const ir::TensorSlice& slice : slices) {
+    TRY_ASSIGN(ir::TensorView view, source.Find(slice.tensor));
+    found.push_back({std::move(view), slice});
+  }
+  return found;
+}
 
 // One row of a source tensor; no bytes: a row of zeros that fills up a block.
 struct SourceRow {
@@ -29,12 +59,14 @@ struct SourceRow {
 // Rows of tensors as one list, checked.
 class SourceRows {
  public:
-  static Result<SourceRows> Open(const std::vector<ir::TensorSlice>& slices, int64_t cols,
+  static Result<SourceRows> Open(const std::vector<ir::TensorSlice>& slices, const PackRule& rule,
                                  const ir::WeightSource& source) {
     SourceRows opened;
-    for (const ir::TensorSlice& slice : slices) {
-      TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
-      if (!IsFloat(tensor.dtype) || tensor.shape.size() < 2 || tensor.shape.back() != cols ||
+    opened.is_literal_ = !rule.literal.bytes.empty();
+    const int64_t cols = rule.cols;
+    TRY_ASSIGN(const std::vector<SourceTensor> tensors, FindTensors(slices, rule, source));
+    for (const auto& [tensor, slice] : tensors) {
+      if (!IsReal(tensor.dtype) || tensor.shape.size() < 2 || tensor.shape.back() != cols ||
           cols % BlockSize(tensor.dtype) != 0)
         return Misfit("tensor '" + slice.tensor + "' is not a float tensor of " +
                       std::to_string(cols) + " columns");
@@ -57,6 +89,9 @@ class SourceRows {
   }
 
   int64_t count() const { return count_; }
+  bool has_blocks() const {
+    return std::ranges::any_of(parts_, [](const Part& part) { return IsBlockType(part.dtype); });
+  }
 
   SourceRow Row(int64_t row) const {
     const size_t at = PartOf(row);
@@ -66,6 +101,7 @@ class SourceRows {
 
   // Rows [begin, end) have been packed.
   void Release(int64_t begin, int64_t end, const ir::WeightSource& source) const {
+    if (is_literal_) return;
     while (begin < end) {
       const size_t at = PartOf(begin);
       const Part& part = parts_[at];
@@ -90,6 +126,7 @@ class SourceRows {
   std::vector<Part> parts_;
   std::vector<int64_t> begins_;  // of each part: rows before it
   int64_t count_ = 0;
+  bool is_literal_ = false;
 };
 
 // Which source row each channel of a packed weight is.
@@ -99,10 +136,10 @@ class ChannelMap {
                                  const ir::WeightSource& source) {
     ChannelMap map;
     const bool interleave = rule.kind == PackRule::Kind::kInterleave;
-    TRY_ASSIGN(SourceRows first, SourceRows::Open(rule.slices, rule.cols, source));
+    TRY_ASSIGN(SourceRows first, SourceRows::Open(rule.slices, rule, source));
     map.lists_.push_back(std::move(first));
     if (interleave) {
-      TRY_ASSIGN(SourceRows second, SourceRows::Open(rule.others, rule.cols, source));
+      TRY_ASSIGN(SourceRows second, SourceRows::Open(rule.others, rule, source));
       map.lists_.push_back(std::move(second));
     }
     const int64_t rows = map.lists_[0].count();
@@ -119,7 +156,7 @@ class ChannelMap {
         filled_up ? expected <= map.channels_ && map.channels_ < expected + lists * isa::kQuantGroup
                   : expected == map.channels_;
     if (rows % experts != 0 || map.lists_.back().count() != rows || !fits)
-      return Misfit("tensor '" + rule.slices.front().tensor + "' has " + std::to_string(rows) +
+      return Misfit("tensor '" + NameOf(rule) + "' has " + std::to_string(rows) +
                     (interleave ? " and '" + rule.others.front().tensor + "' has " +
                                       std::to_string(map.lists_.back().count())
                                 : "") +
@@ -160,11 +197,13 @@ class ChannelMap {
   int64_t rows_ = 0;               // of one expert in each list
 };
 
-// Packs blocks of 16 channels of one weight. One per thread: keeps rows it converts.
+// Packs blocks of 16 channels of one weight, of `cols` steps each. One per thread: keeps rows it
+// converts.
 class BlockPacker {
  public:
-  BlockPacker(const isa::Buffer& buffer, const ChannelMap& map, int64_t cols)
-      : buffer_(buffer), map_(map), cols_(cols) {
+  using Rows = std::array<SourceRow, isa::kLanes>;
+
+  BlockPacker(const isa::Buffer& buffer, int64_t cols) : buffer_(buffer), cols_(cols) {
     floats_.resize(
         static_cast<size_t>((cols + 31) / 32 * 32));  // a multiple of any quantised block
     if (IsBlockType(buffer.dtype)) {
@@ -174,16 +213,13 @@ class BlockPacker {
     }
   }
 
-  void Pack(int64_t block, std::byte* out) {
+  // `rows` are the block's channels; those that are not there are empty.
+  void Pack(const Rows& rows, int64_t block, std::byte* out) {
     const int64_t bytes = isa::PackedLines(buffer_.cols, buffer_.dtype) * isa::kLineBytes;
     std::byte* lines = out + block * bytes;
-    const int64_t channels = std::min(isa::kLanes, buffer_.rows.size - block * isa::kLanes);
-    std::array<SourceRow, isa::kLanes> rows{};
-    for (int64_t lane = 0; lane < channels; ++lane)
-      rows[static_cast<size_t>(lane)] = map_.Row(block * isa::kLanes + lane);
     if (!IsBlockType(buffer_.dtype)) {
       std::memset(lines, 0, static_cast<size_t>(bytes));
-      for (int64_t lane = 0; lane < channels; ++lane)
+      for (int64_t lane = 0; lane < isa::kLanes; ++lane)
         PackFloats(rows[static_cast<size_t>(lane)], lines + lane * isa::kLaneBytes);
       return;
     }
@@ -231,12 +267,201 @@ class BlockPacker {
   }
 
   const isa::Buffer& buffer_;
-  const ChannelMap& map_;
   const int64_t cols_;
   int64_t row_bytes_ = 0;
   std::vector<float> floats_;
   std::vector<std::byte> converted_;
 };
+
+int64_t ChannelsOf(const isa::Buffer& buffer, int64_t block) {
+  return std::min(isa::kLanes, buffer.rows.size - block * isa::kLanes);
+}
+
+// A weight whose tensor has the reduction down its rows: 16 of its columns become rows of floats,
+// which are packed like any.
+class TransposedBlocks {
+ public:
+  TransposedBlocks(const isa::Buffer& buffer, const SourceRows& source)
+      : buffer_(buffer), source_(source), packer_(buffer, buffer.cols) {
+    columns_.resize(static_cast<size_t>(isa::kLanes * buffer.cols));
+  }
+
+  void Pack(int64_t block, std::byte* out) {
+    const int64_t channels = ChannelsOf(buffer_, block);
+    std::array<float, isa::kLanes> values{};
+    for (int64_t step = 0; step < buffer_.cols; ++step) {
+      const SourceRow row = source_.Row(step);
+      Dequantise(row.dtype, row.bytes + block * isa::kLanes * SizeBytes(row.dtype), channels,
+                 values.data());
+      for (int64_t lane = 0; lane < channels; ++lane)
+        columns_[static_cast<size_t>(lane * buffer_.cols + step)] =
+            values[static_cast<size_t>(lane)];
+    }
+    BlockPacker::Rows rows{};
+    for (int64_t lane = 0; lane < channels; ++lane)
+      rows[static_cast<size_t>(lane)] = {
+          reinterpret_cast<const std::byte*>(columns_.data() + lane * buffer_.cols), DType::kF32};
+    packer_.Pack(rows, block, out);
+  }
+
+ private:
+  const isa::Buffer& buffer_;
+  const SourceRows& source_;
+  BlockPacker packer_;
+  std::vector<float> columns_;  // [lane][step]
+};
+
+// Shares blocks of 16 channels out over the team: pack(begin, end) on each thread.
+template <typename Pack>
+void PackBlocks(const isa::Buffer& buffer, ThreadTeam& team, Pack pack) {
+  const int64_t blocks = isa::PackedBlocks(buffer.rows.size);
+  team.Run([&](int member) {
+    const int64_t begin = blocks * member / team.count();
+    const int64_t end = blocks * (member + 1) / team.count();
+    pack(begin, end);
+  });
+}
+
+Result<void> PackTransposed(const isa::Buffer& buffer, const PackRule& rule,
+                            const ir::WeightSource& source, ThreadTeam& team,
+                            std::span<std::byte> out) {
+  TRY_ASSIGN(const SourceRows rows, SourceRows::Open(rule.slices, rule, source));
+  if (rows.count() != buffer.cols || rule.cols != buffer.rows.size || rows.has_blocks())
+    return Misfit("tensor '" + NameOf(rule) + "' is not " + std::to_string(buffer.cols) +
+                  " rows of " + std::to_string(buffer.rows.size) + " floats");
+  PackBlocks(buffer, team, [&](int64_t begin, int64_t end) {
+    TransposedBlocks packer(buffer, rows);
+    for (int64_t block = begin; block < end; ++block) packer.Pack(block, out.data());
+  });
+  rows.Release(0, rows.count(), source);
+  return {};
+}
+
+// ---- Embedding tables ----
+
+// One row of floats in a table's form (isa/layout.h). Integers as kernels/kernels.h has it for
+// activations, with the largest value `limit`: a = max |x|; scale = a / limit; q = round to nearest
+// even of x * (limit / a), 0 when a is 0 or limit / a overflows; a row that holds a NaN or an
+// infinity gets q = 0 and scale = NaN.
+void PutScaledRow(const float* values, int64_t cols, DType type, std::byte* out) {
+  const bool nibbles = type == DType::kI4;
+  const float limit = nibbles ? 7 : 127;
+  float largest = 0;
+  bool is_finite = true;
+  for (int64_t i = 0; i < cols; ++i) {
+    is_finite = is_finite && std::isfinite(values[i]);
+    largest = std::max(largest, std::abs(values[i]));
+  }
+  const float inverse = limit / largest;
+  const bool is_zero = !is_finite || largest == 0 || !std::isfinite(inverse);
+  const float scale = !is_finite ? std::numeric_limits<float>::quiet_NaN()
+                      : is_zero  ? 0
+                                 : largest / limit;
+  std::memcpy(out, &scale, sizeof scale);
+  out += sizeof scale;
+  for (int64_t i = 0; i < cols; ++i) {
+    const int q = is_zero ? 0 : static_cast<int>(std::nearbyint(values[i] * inverse));
+    if (!nibbles)
+      out[i] = static_cast<std::byte>(static_cast<int8_t>(q));
+    else
+      out[i / 2] |= static_cast<std::byte>((q + 8) << (i % 2 * 4));
+  }
+}
+
+// A table's rows, one thread's part of them. Keeps a row it converts.
+class TableRows {
+ public:
+  explicit TableRows(const isa::Buffer& buffer)
+      : buffer_(buffer),
+        row_bytes_(isa::TableRowBytes(buffer.cols, buffer.dtype)),
+        floats_(static_cast<size_t>(buffer.cols)) {}
+
+  void Put(const SourceRow& row, std::byte* out) {
+    std::memset(out, 0, static_cast<size_t>(row_bytes_));
+    if (row.dtype == buffer_.dtype) {
+      std::memcpy(out, row.bytes, static_cast<size_t>(buffer_.cols * SizeBytes(row.dtype)));
+      return;
+    }
+    Dequantise(row.dtype, row.bytes, buffer_.cols, floats_.data());
+    switch (buffer_.dtype) {
+      case DType::kF32:
+        std::memcpy(out, floats_.data(), floats_.size() * sizeof(float));
+        return;
+      case DType::kBf16:
+      case DType::kF16:
+        for (const float value : floats_) {
+          const uint16_t half = buffer_.dtype == DType::kF16 ? F32ToF16(value) : F32ToBf16(value);
+          std::memcpy(out, &half, sizeof half);
+          out += sizeof half;
+        }
+        return;
+      default:
+        PutScaledRow(floats_.data(), buffer_.cols, buffer_.dtype, out);
+    }
+  }
+
+ private:
+  const isa::Buffer& buffer_;
+  const int64_t row_bytes_;
+  std::vector<float> floats_;
+};
+
+// Packed bytes after which a thread lets go of the source pages behind it.
+constexpr int64_t kReleaseBytes = 4 << 20;
+
+Result<void> PackTable(const isa::Buffer& buffer, const PackRule& rule,
+                       const ir::WeightSource& source, ThreadTeam& team, std::span<std::byte> out) {
+  TRY_ASSIGN(const SourceRows rows, SourceRows::Open(rule.slices, rule, source));
+  if (rows.count() != buffer.rows.size)
+    return Misfit("tensor '" + NameOf(rule) + "' has " + std::to_string(rows.count()) +
+                  " rows where the Program declares " + std::to_string(buffer.rows.size));
+  const int64_t row_bytes = isa::TableRowBytes(buffer.cols, buffer.dtype);
+  const int64_t release = std::max<int64_t>(1, kReleaseBytes / row_bytes);
+  team.Run([&](int member) {
+    TableRows packer(buffer);
+    const int64_t begin = rows.count() * member / team.count();
+    const int64_t end = rows.count() * (member + 1) / team.count();
+    for (int64_t first = begin; first < end; first += release) {
+      const int64_t last = std::min(end, first + release);
+      for (int64_t row = first; row < last; ++row)
+        packer.Put(rows.Row(row), out.data() + row * row_bytes);
+      rows.Release(first, last, source);
+    }
+  });
+  rows.Release(0, rows.count(), source);  // the pages that two ranges share
+  return {};
+}
+
+// The bytes as they are.
+Result<void> PackRaw(const isa::Buffer& buffer, const PackRule& rule,
+                     const ir::WeightSource& source, std::span<std::byte> out) {
+  size_t at = 0;
+  TRY_ASSIGN(const std::vector<SourceTensor> tensors, FindTensors(rule.slices, rule, source));
+  for (const auto& [tensor, slice] : tensors) {
+    const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+    std::span<const std::byte> bytes = tensor.bytes;
+    if (tensor.dtype != buffer.dtype || cols < 1)
+      return Misfit("tensor '" + slice.tensor + "' does not hold " + Name(buffer.dtype));
+    if (slice.rows > 0) {
+      const int64_t row_bytes = cols * SizeBytes(tensor.dtype);
+      const auto rows = static_cast<int64_t>(bytes.size()) / row_bytes;
+      if (slice.first_row < 0 || slice.first_row > rows || slice.rows > rows - slice.first_row)
+        return Misfit("tensor '" + slice.tensor + "' has only " + std::to_string(rows) + " rows");
+      bytes = bytes.subspan(static_cast<size_t>(slice.first_row * row_bytes),
+                            static_cast<size_t>(slice.rows * row_bytes));
+    }
+    if (bytes.size() > out.size() - at) {
+      at = out.size() + 1;
+      break;
+    }
+    std::memcpy(out.data() + at, bytes.data(), bytes.size());
+    at += bytes.size();
+    if (rule.literal.bytes.empty()) source.Release(tensor.bytes);
+  }
+  if (at == out.size()) return {};
+  return Misfit("tensor '" + NameOf(rule) + "' does not have the " + std::to_string(out.size()) +
+                " bytes that the Program declares");
+}
 
 // Tensors of one dimension, or rows of others, one after the other.
 Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
@@ -245,7 +470,7 @@ Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
   for (const ir::TensorSlice& slice : rule.slices) {
     TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
     const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
-    if (!IsFloat(tensor.dtype) || cols < 1 || cols % BlockSize(tensor.dtype) != 0 ||
+    if (!IsReal(tensor.dtype) || cols < 1 || cols % BlockSize(tensor.dtype) != 0 ||
         (slice.rows == 0 && tensor.shape.size() != 1))
       return Misfit("tensor '" + slice.tensor + "' is not a list of floats");
     const int64_t row_bytes = cols / BlockSize(tensor.dtype) * BlockBytes(tensor.dtype);
@@ -269,9 +494,6 @@ Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
   return {};
 }
 
-// Packed bytes after which a thread lets go of the source pages behind it.
-constexpr int64_t kReleaseBytes = 4 << 20;
-
 }  // namespace
 
 Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
@@ -284,19 +506,24 @@ Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
     std::memcpy(out.data(), rule.values.data(), out.size());
     return {};
   }
+  if (rule.kind == PackRule::Kind::kRaw) return PackRaw(buffer, rule, source, out);
+  if (buffer.form == isa::Form::kTable) return PackTable(buffer, rule, source, team, out);
   if (buffer.form == isa::Form::kRows) return PackVector(buffer, rule, source, out);
+  if (rule.transposed) return PackTransposed(buffer, rule, source, team, out);
   CHECK(rule.cols <= buffer.cols) << buffer.name;
   TRY_ASSIGN(const ChannelMap map, ChannelMap::Open(buffer, rule, source));
-  const int64_t blocks = isa::PackedBlocks(buffer.rows.size);
   const int64_t block_bytes = isa::PackedLines(buffer.cols, buffer.dtype) * isa::kLineBytes;
   const int64_t release = std::max<int64_t>(1, kReleaseBytes / block_bytes);
-  team.Run([&](int member) {
-    BlockPacker packer(buffer, map, rule.cols);
-    const int64_t begin = blocks * member / team.count();
-    const int64_t end = blocks * (member + 1) / team.count();
+  PackBlocks(buffer, team, [&](int64_t begin, int64_t end) {
+    BlockPacker packer(buffer, rule.cols);
     for (int64_t first = begin; first < end; first += release) {
       const int64_t last = std::min(end, first + release);
-      for (int64_t block = first; block < last; ++block) packer.Pack(block, out.data());
+      for (int64_t block = first; block < last; ++block) {
+        BlockPacker::Rows rows{};
+        for (int64_t lane = 0; lane < ChannelsOf(buffer, block); ++lane)
+          rows[static_cast<size_t>(lane)] = map.Row(block * isa::kLanes + lane);
+        packer.Pack(rows, block, out.data());
+      }
       map.Release(first * isa::kLanes, std::min(last * isa::kLanes, buffer.rows.size), source);
     }
   });
@@ -304,29 +531,71 @@ Result<void> PackWeight(const isa::Buffer& buffer, const PackRule& rule,
   return {};
 }
 
+namespace {
+
+// The source's own memory for a table, if it has just the bytes of it and shares them.
+Result<std::optional<ir::WeightSource::Shared>> ShareTable(const isa::Buffer& buffer,
+                                                           const PackRule& rule,
+                                                           const ir::WeightSource& source) {
+  if (rule.slices.size() != 1) return std::nullopt;
+  const ir::TensorSlice& slice = rule.slices[0];
+  TRY_ASSIGN(const ir::TensorView tensor, source.Find(slice.tensor));
+  const int64_t row_bytes = isa::TableRowBytes(buffer.cols, buffer.dtype);
+  const bool same = tensor.dtype == buffer.dtype && IsReal(tensor.dtype) &&
+                    row_bytes == buffer.cols * SizeBytes(buffer.dtype) &&
+                    tensor.shape.size() == 2 && tensor.shape[1] == buffer.cols &&
+                    reinterpret_cast<uintptr_t>(tensor.bytes.data()) % 4 == 0;
+  const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
+  const int64_t wanted = slice.rows == 0 ? rows : slice.rows;
+  if (!same || wanted != buffer.rows.size || slice.first_row < 0 || slice.first_row > rows - wanted)
+    return std::nullopt;  // PackTable says what is wrong, if anything is
+  return source.Share(tensor.bytes.subspan(static_cast<size_t>(slice.first_row * row_bytes),
+                                           static_cast<size_t>(wanted * row_bytes)));
+}
+
+// What bound weights keep alive.
+struct WeightMemory {
+  explicit WeightMemory(size_t size_bytes) : pages(size_bytes) {}
+  PageMemory pages;
+  std::vector<std::shared_ptr<const void>> shared;
+};
+
+}  // namespace
+
 Result<isa::BoundWeights> PackAll(const isa::Program& program, const PackPlan& plan,
                                   const ir::WeightSource& source, ThreadTeam& team,
-                                  const isa::Progress& progress) {
+                                  const isa::Progress& progress, const PackOptions& options) {
+  isa::BoundWeights bound;
+  bound.by_buffer.resize(program.buffers.size());
+  std::vector<std::shared_ptr<const void>> shared;
   std::vector<size_t> offsets(program.buffers.size(), 0);
   size_t total = 0;
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const isa::Buffer& buffer = program.buffers[i];
     if (buffer.kind != isa::BufferKind::kWeight) continue;
+    if (options.share_tables && buffer.form == isa::Form::kTable) {
+      TRY_ASSIGN(auto table, ShareTable(buffer, plan.at(buffer.name), source));
+      if (table) {
+        bound.by_buffer[i] = table->bytes;
+        shared.push_back(std::move(table->owner));
+        continue;
+      }
+    }
     offsets[i] = total;
     const auto size = static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size));
     total += (size + isa::kLineBytes - 1) / isa::kLineBytes * isa::kLineBytes;
   }
-  const auto pages = std::make_shared<PageMemory>(total);
-  if (!pages->ok())
+  const auto memory = std::make_shared<WeightMemory>(std::max<size_t>(total, 1));
+  if (!memory->pages.ok())
     return Fail(ErrorCode::kNoCapacity,
                 "no memory for " + std::to_string(total) + " bytes of packed weights");
-  isa::BoundWeights bound;
-  bound.owner = pages;
-  bound.by_buffer.resize(program.buffers.size());
+  memory->shared = std::move(shared);
+  bound.owner = memory;
+  bound.tables_are_writable = true;
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const isa::Buffer& buffer = program.buffers[i];
-    if (buffer.kind != isa::BufferKind::kWeight) continue;
-    const std::span<std::byte> out(pages->data() + offsets[i],
+    if (buffer.kind != isa::BufferKind::kWeight || !bound.by_buffer[i].empty()) continue;
+    const std::span<std::byte> out(memory->pages.data() + offsets[i],
                                    static_cast<size_t>(isa::BufferBytes(buffer, buffer.rows.size)));
     TRY(PackWeight(buffer, plan.at(buffer.name), source, team, out));
     bound.by_buffer[i] = out;

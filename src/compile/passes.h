@@ -21,6 +21,15 @@ std::vector<ir::TensorSlice> SlicesOf(const ir::Value& weight, const PackPlan& p
 // Rewrites `graph`; weights it makes out of others get a rule in `packing` and a type in `types`.
 Result<void> Fuse(ir::Graph& graph, PackPlan& packing, StoredTypes& types);
 
+// Whether the graph is made of operators on tensors (ir::Op::kMap and on), as those of imported
+// models are. They go through passes of their own: FuseTensor and LowerTensor.
+bool IsTensorGraph(const ir::Graph& graph);
+
+// The same for graphs of tensors: what is computed twice or for nothing goes, products with weights
+// become kDense with bias, residual and relu, chains of maps one map, rows taken of a weight
+// embedding bags.
+Result<void> FuseTensor(ir::Graph& graph);
+
 // An operand before scratch is planned: columns of a value, or a whole declared buffer (a weight or
 // a cache that no value stands for). Neither: an optional operand that is absent.
 struct View {
@@ -28,6 +37,8 @@ struct View {
   int64_t begin = 0;
   int64_t cols = 0;
   int32_t buffer = isa::kNoBuffer;
+  int32_t shape = -1;  // of a whole buffer read as a tensor: index into the Program's shapes
+  bool operator==(const View&) const = default;
 };
 
 struct LoweredInstruction {
@@ -46,6 +57,10 @@ struct Lowered {
 
 Result<Lowered> Lower(const ir::Graph& graph, const Options& options, const StoredTypes& types,
                       PackPlan& packing);
+
+// The same for graphs of tensors. `conversions` is told which weights are stored as another type.
+Result<Lowered> LowerTensor(const ir::Graph& graph, const Options& options, PackPlan& packing,
+                            std::vector<Conversion>& conversions);
 
 // Gives every scratch value a buffer, and the instructions their operands.
 std::vector<isa::Instruction> PlanBuffers(Lowered& lowered);

@@ -36,11 +36,11 @@ class Planner {
 
  private:
   isa::Operand Place(const View& view) {
-    if (view.buffer != isa::kNoBuffer) return {view.buffer, 0, view.cols};
+    if (view.buffer != isa::kNoBuffer) return {view.buffer, 0, view.cols, view.shape};
     if (view.value == ir::kNoValue) return {};
     int32_t& buffer = lowered_.buffer_of_value[static_cast<size_t>(view.value)];
     if (buffer < 0) buffer = Claim(view.value);
-    return {buffer, view.begin, view.cols};
+    return {buffer, view.begin, view.cols, view.shape};
   }
 
   int32_t Claim(ir::ValueId id) {

@@ -15,8 +15,19 @@ using isa::kStreamCount;
 using Clock = std::array<int, kStreamCount>;  // by stream: how many instructions are known done
 
 size_t StreamOf(isa::Opcode op) {
-  const bool moves_data = op == isa::Opcode::kGather || op == isa::Opcode::kKvAppend;
-  return static_cast<size_t>(moves_data ? isa::Stream::kTransfer : isa::Stream::kCompute);
+  switch (op) {
+    case isa::Opcode::kGather:
+    case isa::Opcode::kKvAppend:
+    case isa::Opcode::kCopy:
+    case isa::Opcode::kTake:
+    case isa::Opcode::kTakeAlong:
+    case isa::Opcode::kGatherNd:
+    case isa::Opcode::kScatter:
+    case isa::Opcode::kEmbeddingBag:
+      return static_cast<size_t>(isa::Stream::kTransfer);
+    default:
+      return static_cast<size_t>(isa::Stream::kCompute);
+  }
 }
 
 struct Access {
@@ -51,6 +62,8 @@ class Scheduler {
     for (size_t j = 0; j < info.operands.size(); ++j) {
       const isa::Operand& operand = instruction.operands[j];
       if (!operand.present()) continue;
+      const isa::BufferKind kind = program_.buffer(operand).kind;
+      if (kind == isa::BufferKind::kWeight || kind == isa::BufferKind::kInput) continue;
       const bool write = info.operands[j].access != isa::Access::kRead;
       const int64_t begin = operand.begin, end = operand.begin + operand.cols;
       auto& earlier = accesses_[static_cast<size_t>(operand.buffer)];
@@ -58,10 +71,13 @@ class Scheduler {
         if (access.instruction != i && (write || access.write) && access.begin < end &&
             begin < access.end)
           dependencies.push_back(access.instruction);
-      if (write)  // whoever comes after this comes after those
-        std::erase_if(earlier, [&](const Access& access) {
-          return begin <= access.begin && access.end <= end;
-        });
+      // Whoever comes after this comes after those: a write had to wait for them, and a read is
+      // behind the reads of its own stream.
+      std::erase_if(earlier, [&](const Access& access) {
+        const bool covered = begin <= access.begin && access.end <= end;
+        const bool before = !access.write && StreamAt(access.instruction) == StreamAt(i);
+        return covered && (write || before);
+      });
       earlier.push_back({begin, end, i, write});
     }
     // Latest first: what it implies need not be waited for again.

@@ -203,7 +203,8 @@ class Tensors final : public ir::WeightSource {
   }
   void AddAllOf(const ir::Graph& graph) {
     for (const ir::Value& value : graph.values()) {
-      if (value.kind != ir::ValueKind::kWeight || !value.values.empty()) continue;
+      if (value.kind != ir::ValueKind::kWeight || !value.values.empty() || !value.literal.empty())
+        continue;
       std::vector<int64_t> shape;
       for (const ir::Dim& dim : value.shape) shape.push_back(dim.size);
       if (value.slices.empty()) Add(value.name, value.dtype, std::move(shape));
