@@ -20,9 +20,10 @@ ALLOWED = {
     "text": set(),
     "ledger": set(),
     "engine": {"isa", "device"},
-    "serve": {"engine", "ledger", "text"},
+    "ranking": {"isa", "device"},
+    "serve": {"engine", "ranking", "ledger", "text"},
     "cli": {"ir", "import", "isa", "compile", "kernels", "device", "text", "ledger", "engine",
-            "serve"},
+            "ranking", "serve"},
 }
 INCLUDE = re.compile(r'^\s*#include "([a-z_]+)/')
 

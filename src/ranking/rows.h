@@ -1,0 +1,19 @@
+// Rows of embedding tables, from floats to the bytes of the table's number format. Internal.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/result.h"
+
+namespace millpower::ranking {
+
+// isa/layout.h's rows of `cols` values, one after the other. i8 and i4: the scale is the largest
+// magnitude / 127 (/ 7), values are rounded to nearest, ties to even. Errors: kInvalidArgument (a
+// value that is not finite, or that the format cannot hold).
+Result<std::vector<std::byte>> MakeTableRows(std::span<const float> values, int64_t cols,
+                                             DType type);
+
+}  // namespace millpower::ranking
