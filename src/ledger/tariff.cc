@@ -19,12 +19,18 @@ int64_t PromptOf(const Quantities& quantities) {
 }
 
 bool IsOfPrompt(Unit unit) { return unit == Unit::kInputToken || unit == Unit::kCachedToken; }
+bool IsOfRanking(Unit unit) { return unit == Unit::kInference || unit == Unit::kCandidate; }
 
 }  // namespace
 
 Result<Tariff> Tariff::Find(const Directory& directory, std::string_view model, Tier tier,
                             int64_t at, const Quantities& most) {
   Tariff tariff;
+  const auto no_price = [&](Unit unit) {
+    return Fail(ErrorCode::kUnavailable,
+                fmt::format("no price is set for {} of model '{}' at tier {}", Name(unit), model,
+                            Name(tier)));
+  };
   for (int i = 0; i < kUnitCount; ++i) {
     const Unit unit = static_cast<Unit>(i);
     const bool is_needed = IsOfPrompt(unit) ? PromptOf(most) > 0 : most[i] > 0;
@@ -32,12 +38,14 @@ Result<Tariff> Tariff::Find(const Directory& directory, std::string_view model, 
     const Price* price = directory.FindPrice(model, tier, unit, at);
     if (price) {
       tariff.terms_[i] = {price->number, price->rate};
-    } else if (is_needed) {
-      return Fail(ErrorCode::kUnavailable,
-                  fmt::format("no price is set for {} of model '{}' at tier {}", Name(unit), model,
-                              Name(tier)));
+    } else if (is_needed && !IsOfRanking(unit)) {
+      return no_price(unit);
     }
   }
+  for (const Unit unit : {Unit::kInference, Unit::kCandidate})
+    if (Of(most, unit) > 0 && !tariff.charges(Unit::kInference) &&
+        !tariff.charges(Unit::kCandidate))
+      return no_price(unit);
   return tariff;
 }
 

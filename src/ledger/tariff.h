@@ -16,8 +16,9 @@ namespace millpower::ledger {
 class Tariff {
  public:
   // Charges for the units that `most` has: with input tokens also for cached ones and the other way
-  // round, and for output tokens in any case if they have a price. What else is measured is told,
-  // not charged. Errors: kUnavailable (no price).
+  // round, and for output tokens in any case if they have a price. Of inferences and candidates it
+  // is enough if either has a price. What else is measured is told, not charged. Errors:
+  // kUnavailable (no price).
   static Result<Tariff> Find(const Directory& directory, std::string_view model, Tier tier,
                              int64_t at, const Quantities& most);
 

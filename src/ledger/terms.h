@@ -22,7 +22,7 @@ Result<void> CheckBounds(const Bounds& bounds);
 Result<void> CheckScopes(const std::vector<std::string>& models,
                          const std::vector<std::string>& endpoints);
 inline constexpr std::string_view kEndpoints[] = {"chat",  "completions", "tokenize", "batches",
-                                                  "files", "usage",       "models"};
+                                                  "files", "usage",       "models",   "inference"};
 
 // `now`: it can't have been in effect before.
 Result<void> CheckPrice(const Price& price, int64_t now);

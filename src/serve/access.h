@@ -22,7 +22,8 @@ inline constexpr const char* kTokenizeScope = "tokenize";  // and detokenize
 inline constexpr const char* kModelsScope = "models";
 inline constexpr const char* kBatchesScope = "batches";
 inline constexpr const char* kFilesScope = "files";
-inline constexpr const char* kUsageScope = "usage";  // account, usage, invoices, stats
+inline constexpr const char* kInferenceScope = "inference";  // both inference APIs
+inline constexpr const char* kUsageScope = "usage";          // account, usage, invoices, stats
 
 // Thread-safe; never waits.
 class Access {

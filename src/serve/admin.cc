@@ -14,6 +14,7 @@
 #include "serve/api.h"
 #include "serve/errors.h"
 #include "serve/fields.h"
+#include "serve/inference/inference_api.h"
 #include "serve/metrics.h"
 #include "serve/paths.h"
 #include "serve/router.h"
@@ -87,6 +88,7 @@ AdminServer::Impl::Impl(AdminConfig config_in, ModelHost& host, const AdminParts
   AddEndpoints(admin::ProjectEndpoints());
   AddEndpoints(admin::TenantEndpoints());
   AddEndpoints(admin::UsageEndpoints());
+  if (parts.inference != nullptr) parts.inference->AddOperatorRoutes(router);
   if (parts.metrics != nullptr)
     router.Add({.method = "GET",
                 .pattern = kMetricsPath.data(),
@@ -118,7 +120,8 @@ void AdminServer::Impl::AddEndpoints(std::span<const admin::Endpoint> endpoints)
 void AdminServer::Impl::Handle(const std::shared_ptr<Exchange>& exchange) {
   const HttpRequest& request = exchange->request();
   const std::string_view path = request.path;
-  const bool is_ours = path.starts_with(kAdminPrefix) || path == kMetricsPath;
+  const bool is_ours = path.starts_with(kAdminPrefix) || path == kMetricsPath ||
+                       (parts.inference != nullptr && path.starts_with(kRepositoryPrefix));
   if (!is_ours && parts.api != nullptr) return parts.api->Handle(exchange);
   exchange->SetRoute("admin");
   if (!HasKey(request))

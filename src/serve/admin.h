@@ -20,6 +20,7 @@ class Ledger;
 namespace millpower::serve {
 
 class Api;
+class InferenceApi;
 class Metrics;
 
 inline constexpr size_t kAdminKeyMinBytes = 16;
@@ -45,10 +46,11 @@ Result<ModelSpec> ReadModelSpec(const Json& body, const std::filesystem::path& r
 
 // What it has besides models; all outlive it, and any may be null.
 struct AdminParts {
-  ledger::Ledger* ledger = nullptr;  // null: what is about renting answers 503
-  Api* api = nullptr;                // answers what is not ours, with the keys of tenants
-  const Metrics* metrics = nullptr;  // GET /metrics, with the admin key
-  const Clock* clock = nullptr;      // null: the system's
+  ledger::Ledger* ledger = nullptr;   // null: what is about renting answers 503
+  Api* api = nullptr;                 // answers what is not ours, with the keys of tenants
+  const Metrics* metrics = nullptr;   // GET /metrics, with the admin key
+  InferenceApi* inference = nullptr;  // /v2/repository, with the admin key
+  const Clock* clock = nullptr;       // null: the system's
 };
 
 class AdminServer {

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <thread>
@@ -129,6 +130,7 @@ struct Api::Impl {
   const Access access;
   RateLimiter limiter;
   Router router;
+  OtherModels others;
   std::atomic<bool> draining{false};
   boost::asio::thread_pool short_lane{1};
   boost::asio::thread_pool long_lane{1};
@@ -194,6 +196,8 @@ void Api::Impl::AddModelsRoutes() {
                 const auto caller = access.Authenticate(exchange->request(), kModelsScope);
                 if (!caller) return Refuse(exchange, caller.error());
                 const auto model = FindModel(caller->get(), arguments[0]);
+                if (!model && others.answer && others.answer(exchange, caller->get(), arguments[0]))
+                  return;
                 exchange->Reply(model ? JsonResponse(ModelJson(**model))
                                       : ErrorResponse(model.error()));
               }});
@@ -259,7 +263,9 @@ Result<void> Api::Impl::AnswerPost(Call& call, const PostRoute& route, std::stri
 
 Api::Impl::Answer Api::Impl::Ready() const {
   if (draining) return Fail(ErrorCode::kUnavailable, "the server is shutting down");
-  if (!models.IsReady()) return Fail(ErrorCode::kUnavailable, "not all models are loaded yet");
+  const bool others_are_ready = others.is_ready && others.is_ready() && !models.IsAwaited();
+  if (!models.IsReady() && !others_are_ready)
+    return Fail(ErrorCode::kUnavailable, "not all models are loaded yet");
   return JsonResponse(Json{{"status", "ready"}});
 }
 
@@ -417,6 +423,10 @@ Api::~Api() {
 Router& Api::router() { return impl_->router; }
 
 const Access& Api::access() const { return impl_->access; }
+
+RateLimiter& Api::limiter() { return impl_->limiter; }
+
+void Api::SetOtherModels(OtherModels others) { impl_->others = std::move(others); }
 
 void Api::Handle(std::shared_ptr<Exchange> exchange) { impl_->router.Handle(exchange); }
 

@@ -1,8 +1,9 @@
 // The endpoints: from an Exchange to the engine and back. See docs/api.md for what they promise.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "base/clock.h"
 #include "serve/access.h"
@@ -10,6 +11,7 @@
 #include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
+#include "serve/rate_limiter.h"
 #include "serve/router.h"
 
 namespace millpower::serve {
@@ -28,6 +30,17 @@ class Api {
   Router& router();
   // How they find out who asks.
   const Access& access() const;
+  RateLimiter& limiter();
+
+  // GET /v1/models/... of what is no language model goes to `answer`, once the caller is known;
+  // false: it is none of theirs either. And the service is ready when `is_ready` says that others'
+  // models are, unless a language model is still to come. Before the first Handle.
+  struct OtherModels {
+    std::function<bool(const std::shared_ptr<Exchange>&, const Caller*, const std::string& path)>
+        answer;
+    std::function<bool()> is_ready;
+  };
+  void SetOtherModels(OtherModels others);
 
   // Returns at once; the exchange is answered now or later, on another thread. A request with a
   // `caller` is made on its behalf by ourselves: it needs no key. That of a batch is of the batch

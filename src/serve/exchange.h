@@ -23,6 +23,9 @@ struct HttpRequest {
   std::string content_type;
   std::string id;                  // x-request-id: the client's if sane (ids.h), else ours
   std::string authorization = {};  // the header, as it came
+  // Likewise, of the inference APIs: Content-Encoding, Accept-Encoding and
+  // Inference-Header-Content-Length.
+  std::string content_encoding = {}, accept_encoding = {}, inference_header_length = {};
   // On whose behalf we ask ourselves (batches); from the network it is null, and the key decides.
   std::shared_ptr<const Caller> caller = nullptr;
   std::string cors_headers = {};  // lines for whatever the answer is

@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <utility>
 
 namespace millpower::serve {
 std::vector<engine::CallerShare> SharesAt(const ledger::Directory& directory, int64_t unix_s) {
@@ -16,8 +17,12 @@ std::vector<engine::CallerShare> SharesAt(const ledger::Directory& directory, in
 }
 
 LeaseKeeper::LeaseKeeper(const ledger::Ledger& ledger, const ModelRegistry& models,
-                         const Clock& clock, std::chrono::milliseconds pause)
-    : ledger_(ledger), models_(models), clock_(clock), thread_([this, pause](std::stop_token stop) {
+                         const Clock& clock, std::chrono::milliseconds pause, Tell tell_others)
+    : ledger_(ledger),
+      models_(models),
+      clock_(clock),
+      tell_others_(std::move(tell_others)),
+      thread_([this, pause](std::stop_token stop) {
         std::mutex mutex;
         std::condition_variable_any stopped;
         std::unique_lock lock(mutex);
@@ -35,6 +40,7 @@ void LeaseKeeper::Look() {
   // Engines begin with none.
   if (shares.empty() && !told_) return;
   for (const auto& model : models_.All()) model->engine->SetShares(shares);
+  if (tell_others_) tell_others_(shares);
   told_ = !shares.empty();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -17,10 +18,13 @@ std::vector<engine::CallerShare> SharesAt(const ledger::Directory& directory, in
 
 class LeaseKeeper {
  public:
+  using Tell = std::function<void(const std::vector<engine::CallerShare>&)>;
   // Looks once a second, so that a lease begins and ends within one, and models that were loaded
-  // meanwhile hear of it too. All outlive it.
+  // meanwhile hear of it too. `tell_others`, if there is one, hears it as the engines of `models`
+  // do. All outlive it.
   LeaseKeeper(const ledger::Ledger& ledger, const ModelRegistry& models, const Clock& clock,
-              std::chrono::milliseconds pause = std::chrono::seconds(1));
+              std::chrono::milliseconds pause = std::chrono::seconds(1),
+              Tell tell_others = nullptr);
   ~LeaseKeeper();
 
  private:
@@ -29,6 +33,7 @@ class LeaseKeeper {
   const ledger::Ledger& ledger_;
   const ModelRegistry& models_;
   const Clock& clock_;
+  const Tell tell_others_;
   bool told_ = false;  // that there are leases, so that their end is told too
   std::jthread thread_;
 };

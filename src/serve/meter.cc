@@ -37,6 +37,7 @@ struct Held {
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
   int64_t max_tokens = 0;
+  int64_t candidates = 0;  // of an inference
   bool admitted = false;
   bool waived = false;
   bool paid = false;  // posted in an earlier life of the server: nothing is held for it
@@ -150,6 +151,39 @@ void Meter::Abandon(const std::string& id) {
     state_->held.erase(found);
   }
   ledger_.Void(id, [](Result<void>) {});
+}
+
+void Meter::HoldInference(const MeteredInference& inference, ledger::Ledger::Done done) {
+  {
+    std::lock_guard lock(state_->mutex);
+    const bool is_new =
+        state_->held.emplace(inference.id, Held{.candidates = inference.candidates}).second;
+    CHECK(is_new) << inference.id;
+  }
+  ledger::HoldRequest hold{.request_id = inference.id,
+                           .api_request_id = inference.id,
+                           .key = inference.caller->key->number,
+                           .model = inference.model,
+                           .endpoint = inference.endpoint,
+                           .tier = inference.tier};
+  At(hold.most, Unit::kInference) = 1;
+  At(hold.most, Unit::kCandidate) = inference.candidates;
+  ledger_.Hold({std::move(hold)},
+               [state = state_, id = inference.id, done = std::move(done)](Result<void> result) {
+                 if (!result) state->Take(id);
+                 done(std::move(result));
+               });
+}
+
+void Meter::PostInference(const std::string& id, int64_t device_ns,
+                          std::function<void(Result<void>)> posted) {
+  const std::optional<Held> held = state_->Take(id);
+  CHECK(held.has_value()) << id;
+  Quantities used{};
+  At(used, Unit::kInference) = 1;
+  At(used, Unit::kCandidate) = held->candidates;
+  At(used, Unit::kChipSecond) = device_ns / 1000;
+  ledger_.Post(id, used, "stop", std::move(posted));
 }
 
 void Meter::Waive(const std::string& id) {

@@ -40,6 +40,16 @@ struct MeteredCall {
   std::vector<MeteredRequest> requests;
 };
 
+// One request to a model that ranks: it is held, then posted or abandoned.
+struct MeteredInference {
+  std::shared_ptr<const Caller> caller;  // not null
+  std::string id;                        // unique for ever
+  std::string model;
+  std::string endpoint;  // "inference"
+  ledger::Tier tier = ledger::Tier::kOnDemand;
+  int64_t candidates = 1;
+};
+
 // The hooks of all engines of a server. A request is held (Hold), then submitted or abandoned; from
 // Submit on the engine tells what becomes of it. Thread-safe; never waits. May be destroyed while
 // the ledger still answers.
@@ -60,6 +70,12 @@ class Meter final : public engine::Hooks {
   // A request that was held will not be submitted, or its Submit has failed: it is voided, unless
   // the engine has admitted it and so tells its end. Unknown ids are ignored.
   void Abandon(const std::string& id);
+
+  // Holds an inference and its candidates; errors and `done` as those of Hold.
+  void HoldInference(const MeteredInference& inference, ledger::Ledger::Done done);
+  // It was answered, with so much of the device's time; `posted` as Finish's.
+  void PostInference(const std::string& id, int64_t device_ns,
+                     std::function<void(Result<void>)> posted);
 
   // What the client is told is an error, which costs nothing: whatever the engine tells of it, it
   // is voided. Unknown ids are ignored.

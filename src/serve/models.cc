@@ -54,6 +54,11 @@ std::vector<std::shared_ptr<const ServedModel>> ModelRegistry::All() const {
   return models_;
 }
 
+bool ModelRegistry::IsAwaited() const {
+  std::lock_guard lock(mutex_);
+  return std::ranges::any_of(announced_, &Announced::at_start);
+}
+
 bool ModelRegistry::IsReady() const {
   std::lock_guard lock(mutex_);
   return !models_.empty() && std::ranges::none_of(announced_, &Announced::at_start);

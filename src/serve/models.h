@@ -64,6 +64,8 @@ class ModelRegistry {
   static std::unexpected<Error> NoSuchModel(const std::string& name);
   // In the order in which they were added.
   std::vector<std::shared_ptr<const ServedModel>> All() const;
+  // Whether a model that was announced at the start has still to come.
+  bool IsAwaited() const;
   // Whether there is a model, and all that were announced at the start have come or are removed.
   bool IsReady() const;
 

@@ -47,7 +47,10 @@ void Router::Handle(const std::shared_ptr<Exchange>& exchange) const {
     const auto arguments = Match(route.pattern, request.path);
     if (!arguments) continue;
     if (allow.empty()) exchange->SetRoute(route.name);
-    if (method == route.method) return route.handle(exchange, *arguments);
+    if (method == route.method) {
+      exchange->SetRoute(route.name);
+      return route.handle(exchange, *arguments);
+    }
     if (allow.find(route.method) != allow.npos) continue;
     allow += route.method;
     allow += std::string_view(route.method) == "GET" ? ", HEAD, " : ", ";

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <future>
 #include <optional>
 
@@ -25,7 +26,10 @@ struct Service::Impl {
   Impl(HttpConfig config, const ModelRegistry& models, const Clock& clock, Meter* meter);
 
   void Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed);
+  // What is leased to whom.
+  void TellRanking(const std::vector<engine::CallerShare>& shares);
 
+  std::atomic<ranking::Engine*> ranking{nullptr};
   Metrics metrics;
   Api api;
   std::optional<Account> account;
@@ -34,6 +38,7 @@ struct Service::Impl {
   const Clock& clock;
   Meter* const meter;
   std::unique_ptr<BatchService> batches;
+  std::unique_ptr<InferenceApi> inference;
   HttpServer server;  // last, so that it stops first
 };
 
@@ -52,7 +57,17 @@ Service::Impl::Impl(HttpConfig config, const ModelRegistry& models_in, const Clo
   AddConsoleRoutes(api.router());
   if (meter == nullptr) return;
   account.emplace(api, meter->ledger(), models, clock);
-  lease_keeper.emplace(meter->ledger(), models, clock);
+  lease_keeper.emplace(meter->ledger(), models, clock, std::chrono::seconds(1),
+                       [this](const auto& shares) { TellRanking(shares); });
+}
+
+void Service::Impl::TellRanking(const std::vector<engine::CallerShare>& shares) {
+  ranking::Engine* const engine = ranking;
+  if (engine == nullptr) return;
+  std::vector<ranking::Share> told;
+  for (const engine::CallerShare& each : shares)
+    told.push_back({.caller = each.caller, .share = each.share});
+  engine->SetShares(std::move(told));
 }
 
 void Service::Impl::Observe(const Exchange& exchange, std::chrono::nanoseconds elapsed) {
@@ -93,6 +108,14 @@ Result<void> Service::OpenBatches(const BatchConfig& config) {
 
 void Service::StartBatches() { impl_->batches->Start(); }
 
+InferenceApi& Service::OpenInference(ranking::Engine& engine, InferenceConfig config) {
+  impl_->inference = std::make_unique<InferenceApi>(impl_->api, engine, impl_->metrics,
+                                                    impl_->clock, impl_->meter, std::move(config));
+  impl_->ranking = &engine;
+  impl_->metrics.AddText([inference = impl_->inference.get()] { return inference->MetricsText(); });
+  return *impl_->inference;
+}
+
 Result<void> Service::Start() { return impl_->server.Start(); }
 
 Api& Service::api() { return impl_->api; }
@@ -103,6 +126,7 @@ uint16_t Service::port() const { return impl_->server.port(); }
 
 void Service::Drain(std::chrono::milliseconds timeout) {
   impl_->api.StartDraining();
+  if (impl_->inference) impl_->inference->StartDraining();
   const auto batches = std::async(std::launch::async, [&] {
     if (impl_->batches) impl_->batches->Stop(timeout);
   });

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "serve/api.h"
 #include "serve/batch/batch_service.h"
+#include "serve/inference/inference_api.h"
 #include "serve/meter.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
@@ -33,6 +34,10 @@ class Service {
   // Goes on with the batches that are not over: when the models are there, and OpenBatches went
   // well.
   void StartBatches();
+
+  // Serves the models of a ranking engine as well. Before Start, once; the engine outlives the
+  // service.
+  InferenceApi& OpenInference(ranking::Engine& engine, InferenceConfig config);
 
   // Listens and serves. Call once. Errors: kInvalidArgument (the host), kIo (the address is in use
   // or not ours).
