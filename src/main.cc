@@ -31,6 +31,8 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddBench);
   add(millpower::cli::AddAdmin);
   add(millpower::cli::AddPerplexity);
+  add(millpower::cli::AddInfer);
+  add(millpower::cli::AddWorker);
 
   try {
     app.parse(argc, argv);

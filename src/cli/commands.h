@@ -20,6 +20,8 @@ Command AddInspect(CLI::App& app);
 Command AddBench(CLI::App& app);
 Command AddAdmin(CLI::App& app);
 Command AddPerplexity(CLI::App& app);
+Command AddInfer(CLI::App& app);
+Command AddWorker(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {

@@ -2,8 +2,11 @@
 #include <filesystem>
 #include <map>
 
+#include "base/json.h"
 #include "cli/commands.h"
 #include "cli/size.h"
+#include "cli/tensor_flags.h"
+#include "cli/tensor_loader.h"
 #include "cli/workload.h"
 #include "import/model.h"
 #include "isa/encoding.h"
@@ -14,6 +17,7 @@ namespace {
 struct Flags {
   std::string model;
   bool disassemble = false, graph = false;
+  TensorFlags tensor;
   ModelFlags shared;
 };
 
@@ -88,7 +92,88 @@ void PrintSummary(const Subject& subject) {
   std::printf("\n");
 }
 
+void PrintPorts(const char* title, const std::vector<ranking::Port>& ports) {
+  for (const ranking::Port& port : ports) {
+    std::string shape;
+    for (const Size& size : port.shape) shape += (shape.empty() ? "" : ", ") + size.ToString();
+    std::printf("%-12s %s %s [%s]\n", title, port.name.c_str(),
+                port.is_string ? "string" : Name(port.dtype), shape.c_str());
+  }
+}
+
+// What a person asks of a model of tensors: what goes in, what comes out, what it is made of.
+void PrintTensorModel(const isa::Program& program, const ranking::Signature& signature,
+                      const std::map<std::string, int64_t>& operators,
+                      const std::vector<std::string>& notes) {
+  std::printf("program      %s, from %s (format version %u)\n", program.name.c_str(),
+              signature.format.c_str(), isa::kFormatVersion);
+  PrintPorts("input", signature.inputs);
+  PrintPorts("output", signature.outputs);
+  if (!signature.batch.empty())
+    std::printf("batch        %s, requests %s\n", signature.batch.c_str(),
+                signature.rows_are_independent ? "share launches" : "are answered one by one");
+  for (const ranking::Lookup& lookup : signature.prologue)
+    std::printf("lookup       %s, %zu keys, %lld buckets\n", lookup.input.c_str(),
+                lookup.keys.size(), static_cast<long long>(lookup.buckets));
+  int64_t values = 0, bytes = 0, tables = 0;
+  std::map<std::string, int> instructions;
+  for (const isa::Buffer& buffer : program.buffers) {
+    if (buffer.kind != isa::BufferKind::kWeight) continue;
+    const int64_t size = isa::BufferBytes(buffer, buffer.rows.size);
+    values += buffer.rows.size * buffer.cols;
+    bytes += size;
+    if (buffer.form == isa::Form::kTable) tables += size;
+  }
+  std::printf("parameters   %lld, %s as packed, of which %s of embedding tables\n",
+              static_cast<long long>(values), FormatSize(bytes).c_str(),
+              FormatSize(tables).c_str());
+  for (const isa::Register& reg : program.registers)
+    if (reg.formula.empty())
+      std::printf("register     %s, up to %lld\n", reg.name.c_str(),
+                  static_cast<long long>(reg.max));
+  if (!operators.empty()) {
+    std::printf("operators   ");
+    for (const auto& [op, count] : operators)
+      std::printf(" %s %lld", op.c_str(), static_cast<long long>(count));
+    std::printf("\n");
+  }
+  for (const auto& stream : program.streams)
+    for (const isa::Instruction& in : stream) ++instructions[isa::Info(in.op).name];
+  std::printf("instructions");
+  for (const auto& [op, count] : instructions) std::printf(" %s %d", op.c_str(), count);
+  std::printf("\n");
+  for (const std::string& note : notes) std::printf("note         %s\n", note.c_str());
+}
+
+Result<void> InspectTensors(const Flags& flags) {
+  const std::filesystem::path path = flags.model;
+  if (isa::IsPackage(path)) {
+    TRY_ASSIGN(const isa::Package package, isa::ReadPackage(path, {}));
+    if (flags.graph)
+      return Fail(ErrorCode::kUnsupported, flags.model + " is compiled: it holds no graph");
+    if (flags.disassemble) {
+      std::fputs(isa::Print(package.program).c_str(), stdout);
+      return {};
+    }
+    TRY_ASSIGN(const Json json, ParseJson(package.texts.at(ranking::kSignatureText)));
+    TRY_ASSIGN(const ranking::Signature signature, ranking::SignatureFromJson(json));
+    PrintTensorModel(package.program, signature, {}, {});
+    return {};
+  }
+  TRY_ASSIGN(const TensorLoadOptions options, ToTensorLoadOptions(flags.tensor, flags.shared));
+  TRY_ASSIGN(const ImportedTensorModel model, ImportTensorModel(path, options));
+  if (flags.graph) {
+    std::fputs(model.graph_text.c_str(), stdout);
+  } else if (flags.disassemble) {
+    std::fputs(isa::Print(model.compiled.program).c_str(), stdout);
+  } else {
+    PrintTensorModel(model.compiled.program, model.signature, model.operators, model.notes);
+  }
+  return {};
+}
+
 Result<void> Inspect(const Flags& flags) {
+  if (IsTensorModelPath(flags.model)) return InspectTensors(flags);
   if (flags.graph) {
     TRY_ASSIGN(const LoadOptions options, ToLoadOptions(flags.shared));
     TRY_ASSIGN(const std::string text, GraphText(flags.model, options));
@@ -112,13 +197,14 @@ Command AddInspect(CLI::App& app) {
   command
       ->add_option(
           "model", flags->model,
-          "Compiled file, model folder, GGUF file, config.json, or a published model's name "
-          "(qwen3-0.6b ... qwen3-235b-a22b)")
+          "Compiled file, model folder, GGUF, ONNX or .pt2 file, SavedModel, config.json, or a "
+          "published model's name (qwen3-0.6b ... qwen3-235b-a22b)")
       ->required();
   command->add_flag("--disassemble", flags->disassemble, "Print the Program's text form");
   command->add_flag("--graph", flags->graph,
                     "Print the graph that a model folder, config.json or name is compiled from");
   AddCompileFlags(*command, flags->shared);
+  AddTensorFlags(*command, flags->tensor);
   return [flags] { return Inspect(*flags); };
 }
 

@@ -8,13 +8,16 @@
 #include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <set>
 
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/ranking_host.h"
 #include "cli/rental.h"
 #include "cli/session.h"
 #include "cli/size.h"
+#include "cli/tensor_flags.h"
 #include "serve/admin.h"
 #include "serve/cors.h"
 #include "serve/metrics.h"
@@ -31,6 +34,8 @@ struct Flags {
   std::string host = "127.0.0.1";
   uint16_t port = 8080;
   ModelFlags shared;
+  TensorFlags tensor;
+  int64_t max_queue_delay_us = 0;
   int32_t max_model_len = 0, max_num_seqs = 0, max_batch_tokens = 0, queue = 256;
   std::string kv_memory;
   bool no_prefix_cache = false, priority_tier = false;
@@ -101,15 +106,34 @@ serve::ModelSpec SpecOf(const std::string& given) {
   return {.name = DefaultModelName(given), .path = given};
 }
 
-Result<std::vector<serve::ModelSpec>> ModelSpecs(const Flags& flags) {
+// What is to be served: language models, and models of tensors.
+struct Specs {
+  std::vector<serve::ModelSpec> language;
+  std::vector<RankingHost::Spec> tensors;
+};
+
+Result<Specs> ModelSpecs(const Flags& flags) {
   if (flags.models.empty())
     return Fail(ErrorCode::kInvalidArgument, "no model: give --model PATH", "model");
-  std::vector<serve::ModelSpec> specs;
-  for (const std::string& given : flags.models) specs.push_back(SpecOf(given));
-  if (!flags.model_name.empty() && specs.size() > 1)
+  if (!flags.model_name.empty() && flags.models.size() > 1)
     return Fail(ErrorCode::kInvalidArgument,
                 "--model-name names one model; give several as --model NAME=PATH", "model-name");
-  if (!flags.model_name.empty()) specs[0].name = flags.model_name;
+  Specs all;
+  std::set<std::string> names;
+  for (const std::string& given : flags.models) {
+    serve::ModelSpec spec = SpecOf(given);
+    if (!flags.model_name.empty()) spec.name = flags.model_name;
+    if (!names.insert(spec.name).second)
+      return Fail(ErrorCode::kInvalidArgument,
+                  "two models are named '" + spec.name + "'; give them as --model NAME=PATH",
+                  "model");
+    if (VersionsAt(spec.path).empty()) {
+      all.language.push_back(std::move(spec));
+    } else {
+      all.tensors.push_back({std::move(spec.name), std::move(spec.path)});
+    }
+  }
+  std::vector<serve::ModelSpec>& specs = all.language;
   int64_t kv_memory_bytes = 0;
   if (!flags.kv_memory.empty()) {
     TRY_ASSIGN(kv_memory_bytes, ParseSize(flags.kv_memory));
@@ -119,7 +143,14 @@ Result<std::vector<serve::ModelSpec>> ModelSpecs(const Flags& flags) {
     spec.kv = flags.shared.kv;
     spec.kv_memory_bytes = kv_memory_bytes / static_cast<int64_t>(specs.size());
   }
-  return specs;
+  return all;
+}
+
+Result<RankingOptions> ToRankingOptions(const Flags& flags) {
+  RankingOptions options;
+  TRY_ASSIGN(options.load, ToTensorLoadOptions(flags.tensor, flags.shared));
+  options.config.max_queue_delay_us = flags.max_queue_delay_us;
+  return options;
 }
 
 // What every model gets that is loaded here, from the flags.
@@ -210,7 +241,9 @@ Result<void> StartAdmin(const Flags& flags, size_t body_bytes_max, serve::ModelH
 Result<void> Serve(Flags& flags) {
   if (!flags.config.empty()) TRY(ApplyConfig(*flags.command, flags.config));
   spdlog::set_level(spdlog::level::from_str(flags.log_level));
-  TRY_ASSIGN(const std::vector<serve::ModelSpec> specs, ModelSpecs(flags));
+  TRY_ASSIGN(const Specs all, ModelSpecs(flags));
+  const std::vector<serve::ModelSpec>& specs = all.language;
+  TRY_ASSIGN(const RankingOptions ranking_options, ToRankingOptions(flags));
   serve::HttpConfig http{
       .host = flags.host, .port = flags.port, .cors_origins = flags.cors_origins};
   for (const std::string& origin : flags.cors_origins) TRY(serve::CheckOrigin(origin));
@@ -227,6 +260,7 @@ Result<void> Serve(Flags& flags) {
   }
   TRY_ASSIGN(const SessionOptions common, CommonOptions(flags, rental.meter.get()));
   TRY_ASSIGN(const std::shared_ptr<device::Device> device, MakeDevice(common));
+  RankingHost ranking(device, clock, ranking_options, all.tensors);
   serve::ModelRegistry registry;
   serve::ModelHost host(
       registry,
@@ -237,6 +271,8 @@ Result<void> Serve(Flags& flags) {
       flags.drain_seconds * int64_t{1'000'000'000});
   serve::Service service(http, registry, clock, rental.meter.get());
   if (rental.ledger) TRY(service.OpenBatches({.folder = flags.ledger}));
+  service.OpenInference(ranking.engine(), {.body_bytes_max = http.limits.body_bytes_max,
+                                           .repository = ranking.Repository()});
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
   TRY(StartAdmin(flags, http.limits.body_bytes_max, host,
@@ -245,7 +281,11 @@ Result<void> Serve(Flags& flags) {
                   .metrics = &service.metrics(),
                   .clock = &clock},
                  admin));
-  auto loading = std::async(std::launch::async, [&] { return host.LoadAtStart(specs); });
+  auto loading = std::async(std::launch::async, [&]() -> Result<void> {
+    TRY(ranking.LoadAtStart());
+    if (specs.empty()) return {};
+    return host.LoadAtStart(specs);
+  });
   constexpr timespec kLook = {.tv_sec = 0, .tv_nsec = 50'000'000};
   while (loading.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
     if (sigtimedwait(&termination, nullptr, &kLook) > 0) GiveUpLoading();
@@ -255,8 +295,10 @@ Result<void> Serve(Flags& flags) {
   std::string names;
   for (const serve::ModelSpec& spec : specs)
     names += (names.empty() ? "'" : ", '") + spec.name + "'";
+  for (const RankingHost::Spec& spec : all.tensors)
+    names += (names.empty() ? "'" : ", '") + spec.name + "'";
   spdlog::info("serving {} at {}/v1", names, url);
-  if (flags.hints) PrintHints(url, specs[0].name, rental.developer_key);
+  if (flags.hints && !specs.empty()) PrintHints(url, specs[0].name, rental.developer_key);
 
   int signal = 0;
   sigwait(&termination, &signal);
@@ -313,6 +355,12 @@ Command AddServe(CLI::App& app) {
   command->add_option("--kv-memory", flags->kv_memory,
                       "Memory for keys and values, e.g. 2GiB, in equal parts for all models; "
                       "default: up to 8 contexts of each, at most half of what is free");
+  AddTensorFlags(*command, flags->tensor);
+  command
+      ->add_option("--max-queue-delay-us", flags->max_queue_delay_us,
+                   "How long a request to a model of tensors may wait for others to share a launch")
+      ->check(CLI::Range(0, 10'000'000))
+      ->capture_default_str();
   command->add_option("--queue", flags->queue, "Requests that may wait; more get 429")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
