@@ -87,3 +87,17 @@ setup-dev:
 
 clean: ## remove everything built
 	rm -rf build
+
+.PHONY: test-models
+test-models: build build/venv-models/.ready ## ONNX node tests; models of PyTorch and Keras (large)
+	@build/venv-models/bin/python tests/onnx_node_tests/run.py build/release/millpower --refusals docs/onnx-refusals.md
+	@test -d build/models/torch || build/venv-models/bin/python tools/goldens/ranking_models.py --out build/models/torch
+	@test -d build/models/keras || build/venv-models/bin/python tools/goldens/keras_models.py --out build/models/keras
+	@build/venv-models/bin/python tests/models/run.py build/release/millpower build/models/torch build/models/keras
+	@build/venv-models/bin/python -m pytest -q tests/models/test_torch.py
+	@build/venv-models/bin/python -m pytest -q tests/models/test_tensorflow.py
+
+build/venv-models/.ready: tests/models/requirements.txt
+	@python3 -m venv build/venv-models
+	@build/venv-models/bin/pip install --quiet --disable-pip-version-check -r tests/models/requirements.txt
+	@touch $@
