@@ -36,6 +36,55 @@ TEST(DType, Bf16RoundsToNearestEven) {
   EXPECT_TRUE(std::isinf(Bf16ToF32(F32ToBf16(3.4e38f))));
 }
 
+// A value of f8_e4m3 by its definition.
+double F8Value(int bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 7 - 3);
+  return bits & 0x80 ? -magnitude : magnitude;
+}
+
+TEST(DType, F8E4M3HoldsItsValues) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const float value = F8E4M3ToF32(static_cast<uint8_t>(bits));
+    if ((bits & 0x7f) == 0x7f) {
+      EXPECT_TRUE(std::isnan(value)) << bits;
+      EXPECT_EQ(F32ToF8E4M3(value) & 0x7f, 0x7f);
+      continue;
+    }
+    EXPECT_EQ(value, F8Value(bits)) << bits;
+    EXPECT_EQ(std::signbit(value), (bits & 0x80) != 0) << bits;
+    EXPECT_EQ(F32ToF8E4M3(value), bits);
+  }
+  EXPECT_EQ(F8E4M3ToF32(0x7e), kF8E4M3Max);
+}
+
+// The nearest of all values, found by looking at each; of two as near, the one whose last bit is 0.
+TEST(DType, F8E4M3RoundsToNearestEvenAndSaturates) {
+  const auto nearest = [](float value) {
+    int best = 0;
+    for (int bits = 0; bits < 0x7f; ++bits) {
+      const double now = std::abs(F8Value(bits) - std::abs(static_cast<double>(value)));
+      const double before = std::abs(F8Value(best) - std::abs(static_cast<double>(value)));
+      if (now < before || (now == before && bits % 2 == 0)) best = bits;
+    }
+    return best | (std::signbit(value) ? 0x80 : 0);
+  };
+  std::vector<float> values = {0.0f, 1e-30f, 0x1p-10f, 0x1.8p-9f, 440,
+                               448,  464,    480,      3e38f,     INFINITY};
+  for (int bits = 0; bits < 0x7e; ++bits) {  // halfway, and just beside it
+    const auto half = static_cast<float>((F8Value(bits) + F8Value(bits + 1)) / 2);
+    for (const float beside : {std::nextafter(half, 0.0f), half, std::nextafter(half, 500.0f)})
+      values.push_back(beside);
+  }
+  Rng rng(1);
+  for (int i = 0; i < 2000; ++i)
+    values.push_back(std::ldexp(rng.Uniform(0.5f, 1), static_cast<int>(rng.Below(24)) - 14));
+  for (const float value : values)
+    for (const float x : {value, -value}) EXPECT_EQ(F32ToF8E4M3(x), nearest(x)) << x;
+  EXPECT_TRUE(std::isnan(F8E4M3ToF32(F32ToF8E4M3(NAN))));
+}
+
 TEST(Rng, IsAPureFunctionOfSeedAndCounter) {
   EXPECT_EQ(RandomBits(1, 2), RandomBits(1, 2));
   EXPECT_NE(RandomBits(1, 2), RandomBits(1, 3));
@@ -91,19 +140,37 @@ TEST(MappedFile, TellsWhatIsWrong) {
   EXPECT_EQ(ReadFile(path, 2).error().code, ErrorCode::kOutOfRange);
 }
 
-TEST(ThreadTeam, RunsEveryMemberAndSynchronises) {
+// Units are taken by whoever is there; none is lost or done twice, however often members come late.
+TEST(ThreadTeam, RunsWithWhoComes) {
+  for (const int count : {1, 2, 4}) {
+    ThreadTeam team(count);
+    for (int round = 0; round < 200; ++round) {
+      std::atomic<int> next{0};
+      std::vector<int> done(50, 0);  // not atomic: the team's end makes it visible
+      std::vector<int> runs(static_cast<size_t>(count), 0);
+      const auto work = [&](int member) {
+        ++runs[static_cast<size_t>(member)];
+        for (int unit = next++; unit < 50; unit = next++) ++done[static_cast<size_t>(unit)];
+      };
+      if (round % 16 == 0)
+        team.Run(work);
+      else
+        team.RunWithWhoComes(work);
+      for (const int each : done) ASSERT_EQ(each, 1);
+      ASSERT_EQ(runs[0], 1);
+      for (const int each : runs) ASSERT_LE(each, 1);
+      for (const int each : runs) ASSERT_GE(each, round % 16 == 0 ? 1 : 0);
+    }
+  }
+}
+
+TEST(ThreadTeam, RunsEveryMember) {
   for (int count : {1, 2, 4}) {
     ThreadTeam team(count);
     std::vector<int> values(static_cast<size_t>(count), 0);
     for (int round = 1; round <= 200; ++round) {
-      std::atomic<bool> ok{true};
-      team.Run([&](int member) {
-        values[static_cast<size_t>(member)] = round;
-        team.Sync();
-        for (int value : values) ok = ok && value == round;
-        team.Sync();
-      });
-      ASSERT_TRUE(ok) << count << " members, round " << round;
+      team.Run([&](int member) { values[static_cast<size_t>(member)] = round; });
+      for (int value : values) ASSERT_EQ(value, round) << count << " members";
     }
   }
 }

@@ -32,8 +32,14 @@ enum class DType : uint8_t {
   kU64 = 15,
   kBool = 16,  // a byte, 0 or 1
   kI4 = 17,    // rows of embedding tables only (isa/layout.h): two values a byte, the first low
+
+  // OCP FP8 E4M3 (Open Compute Project, "OCP 8-bit Floating Point Specification (OFP8)", rev. 1.0):
+  // sign, 4 bits of exponent with bias 7, 3 of mantissa; no infinities, 0x7f and 0xff are NaN. What
+  // PyTorch calls float8_e4m3fn. Matrix weights and quantised activations, with scales beside them,
+  // and KV pages.
+  kF8E4M3 = 18,
 };
-inline constexpr int kDTypeCount = 18;
+inline constexpr int kDTypeCount = 19;
 
 // Values that share the scales of one block; 1 for types without blocks.
 constexpr int64_t BlockSize(DType type) {
@@ -71,6 +77,7 @@ constexpr int64_t BlockBytes(DType type) {
     case DType::kU8:
     case DType::kBool:
     case DType::kI4:
+    case DType::kF8E4M3:
       return 1;
     case DType::kQ8_0:
       return 34;
@@ -86,6 +93,10 @@ constexpr int64_t BlockBytes(DType type) {
 
 // Of ggml's types, whose values share scales.
 constexpr bool IsBlockType(DType type) { return type >= DType::kQ8_0 && type <= DType::kQ6_K; }
+
+// Of matrix weights that products take with quantised activations, or with f32 ones when only the
+// weights are to be small.
+constexpr bool IsQuantisedType(DType type) { return IsBlockType(type) || type == DType::kF8E4M3; }
 
 constexpr bool IsFloat(DType type) {
   return type == DType::kF32 || type == DType::kF64 || type == DType::kF16 || type == DType::kBf16;
@@ -143,6 +154,8 @@ constexpr const char* Name(DType type) {
       return "bool";
     case DType::kI4:
       return "i4";
+    case DType::kF8E4M3:
+      return "f8_e4m3";
   }
   return "?";
 }
@@ -191,6 +204,35 @@ constexpr uint16_t F32ToF16(float value) {
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+// The largest value of f8_e4m3, 1.75 * 2^8.
+inline constexpr float kF8E4M3Max = 448.0f;
+
+// Exact: every value is a binary32 value.
+constexpr float F8E4M3ToF32(uint8_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x80u} << 24;
+  const uint32_t magnitude = bits & 0x7fu;
+  if (magnitude == 0x7f) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (magnitude >= 8) return std::bit_cast<float>(sign | ((magnitude << 20) + (120u << 23)));
+  const float subnormal = static_cast<float>(magnitude) * 0x1p-9f;
+  return sign ? -subnormal : subnormal;
+}
+
+// Round to nearest, ties to even; what is larger than the largest value, infinities too, becomes
+// that (OFP8's saturating mode); a NaN stays a NaN.
+constexpr uint8_t F32ToF8E4M3(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint8_t>((bits >> 24) & 0x80u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude >= 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);  // 448
+  if (magnitude < 0x3c800000u) {  // below 2^-6, a multiple of 2^-9: let the adder round
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000u));
+  }
+  const uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u);
+  return static_cast<uint8_t>(sign | ((rounded - (120u << 23)) >> 20));
 }
 
 }  // namespace millpower

@@ -145,6 +145,7 @@ std::vector<std::byte> Encode(const Program& program) {
     out.Put(reg.formula);
   }
   out.Put(program.semaphores);
+  out.Put(program.ranks);
   out.Put(static_cast<uint32_t>(program.buffers.size()));
   for (const Buffer& buffer : program.buffers) Put(out, buffer);
   PutTable(out, program.shapes);
@@ -183,6 +184,7 @@ Result<Program> Decode(std::span<const std::byte> bytes) {
     program.registers.push_back(std::move(reg));
   }
   program.semaphores = in.Get<int32_t>();
+  program.ranks = in.Get<int32_t>();
   TRY_ASSIGN(const size_t buffers, GetCount(in, 36));
   for (size_t left = buffers; left > 0 && in.ok(); --left) {
     TRY_ASSIGN(Buffer buffer, GetBuffer(in));

@@ -15,7 +15,7 @@
 namespace millpower::isa {
 
 // Bumped by every change of an encoding; other versions are refused by name.
-inline constexpr uint32_t kFormatVersion = 3;
+inline constexpr uint32_t kFormatVersion = 4;
 
 std::vector<std::byte> Encode(const Program& program);
 

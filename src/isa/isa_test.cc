@@ -86,6 +86,110 @@ TEST(Verify, AcceptsSoundPrograms) {
   }
 }
 
+// A Program of four ranks that does little but exchange rows.
+const std::string kRanksText = R"(program ranks
+register rows 8
+register rank 3 at_load
+ranks 4
+semaphores 3
+buffer index input i32 rows [rows, 1] below 6
+buffer table weight f32 packed [6, 32]
+buffer norm weight f32 rows [1, 32]
+buffer w weight f8_e4m3 packed [32, 8]
+buffer h scratch f32 rows [rows, 32]
+buffer xq scratch f8_e4m3 quantised [rows, 8]
+buffer part scratch f32 rows [rows, 32]
+buffer wide scratch f32 rows [rows, 128]
+buffer mixed scratch f32 rows [rows, 128]
+buffer y output f32 rows [rows, 32]
+stream compute
+  wait semaphore=0 count=1
+  quantise x=h[8:16] y=xq
+  matmul x=xq w=w y=part epilogue=none
+  post semaphore=1 count=1
+  wait semaphore=2 count=1
+  rms_norm x=h weight=norm y=y group=32 epsilon=1e-06
+  end
+stream transfer
+  gather table=table index=index y=h
+  post semaphore=0 count=1
+  end
+stream link
+  wait semaphore=1 count=1
+  collective x=part residual=h y=h kind=all_reduce
+  collective x=part y=part kind=all_reduce
+  collective x=part y=wide kind=all_gather
+  collective x=wide y=mixed kind=all_to_all
+  collective x=mixed y=part kind=reduce_scatter
+  post semaphore=2 count=1
+  end
+)";
+
+TEST(Ranks, TextAndBytesHoldTheWholeProgram) {
+  const Program program = ParseOrDie(kRanksText);
+  EXPECT_EQ(program.ranks, 4);
+  EXPECT_EQ(Print(program), kRanksText);
+  const auto decoded = Decode(Encode(program));
+  ASSERT_TRUE(decoded) << decoded.error().message;
+  EXPECT_EQ(*decoded, program);
+  const auto verified = Verify(program);
+  EXPECT_TRUE(verified) << verified.error().message;
+}
+
+TEST(Ranks, VerifyNamesWhatIsWrong) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"ranks 4", "ranks 0", "ranks are not in 1..1024"},
+      {"ranks 4", "ranks 1025", "ranks are not in 1..1024"},
+      {"ranks 4", "ranks 5", "register 'rank' is not set at load"},
+      {"rank 3 at_load", "rank 3", "register 'rank' is not set at load"},
+      {"register rank 3 at_load", "register rack 3 at_load", "has no register 'rank'"},
+      {"mixed scratch f32 rows [rows, 128]", "mixed scratch f32 rows [rank, 128]",
+       "'rank' is no size"},
+      {"[rows, 1] below 6", "[rows, 1] below rank", "'rank' is no size"},
+      {"x=part y=wide kind=all_gather", "x=part[0:31] y=wide kind=all_gather", "not as wide"},
+      {"x=part y=wide kind=all_gather", "x=part y=wide kind=all_reduce", "not as wide"},
+      {"x=mixed y=part kind=reduce_scatter", "x=part y=mixed kind=reduce_scatter", "not as wide"},
+      {"x=wide y=mixed kind=all_to_all", "x=wide[0:126] y=mixed[0:126] kind=all_to_all",
+       "not as wide"},
+      {"x=wide y=mixed kind=all_to_all", "x=wide y=wide kind=all_to_all", "y overwrites x"},
+      {"x=part residual=h y=h", "x=part[0:16] residual=h y=h[0:16]", "overlap in part"},
+      {"x=part residual=h y=h", "x=part residual=wide y=h", "residual and y differ in columns"},
+      {"x=part y=wide kind=all_gather", "x=part residual=wide y=wide kind=all_gather",
+       "only sums take a residual"},
+      {"collective x=part y=part", "collective x=xq y=part", "not f32 rows"},
+      {"stream link\n", "  end\nstream link\n", "only 'end'"},
+  };
+  for (const auto& [from, to, message] : cases) {
+    const auto verified = VerifyWith(from, to, kRanksText);
+    ASSERT_FALSE(verified) << from << " -> " << to;
+    EXPECT_THAT(verified.error().message, HasSubstr(message)) << from << " -> " << to;
+  }
+  EXPECT_FALSE(Parse("collective kind=broadcast"));
+  EXPECT_FALSE(Parse("ranks -1"));
+
+  Program elsewhere = ParseOrDie(kRanksText);
+  elsewhere.streams[0].insert(elsewhere.streams[0].end() - 1, elsewhere.streams[2][3]);
+  const auto verified = Verify(elsewhere);
+  ASSERT_FALSE(verified);
+  EXPECT_THAT(verified.error().message, HasSubstr("collectives stand in the link stream"));
+  Program unknown = ParseOrDie(kRanksText);
+  unknown.streams[2][1].attributes[collective::kKind] = kCollectiveCount;
+  EXPECT_THAT(Verify(unknown).error().message, HasSubstr("kind 4 does not exist"));
+}
+
+// One rank is every Program's number of ranks; a register of that name means nothing then.
+TEST(Ranks, OneRankExchangesWithItself) {
+  std::string text = kRanksText;
+  for (const auto& [from, to] :
+       {std::pair("ranks 4\n", ""),
+        {"register rank 3 at_load\n", ""},
+        {"wide scratch f32 rows [rows, 128]", "wide scratch f32 rows [rows, 32]"},
+        {"mixed scratch f32 rows [rows, 128]", "mixed scratch f32 rows [rows, 32]"}})
+    text.replace(text.find(from), std::string(from).size(), to);
+  const auto verified = Verify(ParseOrDie(text));
+  EXPECT_TRUE(verified) << verified.error().message;
+}
+
 class WaitsTest : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Verify, WaitsTest, testing::Values(kProgramText, kExpertsText),
                          [](const auto& info) { return info.index == 0 ? "Dense" : "Experts"; });
@@ -165,7 +269,7 @@ TEST(Verify, NamesWhatIsWrongWithQuantisedWeightsAndExperts) {
       {"[rows, 6 x 2]", "[rows, 1025 x 2]", "chooses 1..32 of 1..1024"},
       {"[rows, 6 x 2]", "[rows, 64 x 33]", "chooses 1..32 of 1..1024"},
       {"[rows, 6 x 2]", "[rows, 6 x 7]", "chooses 1..32 of 1..1024"},
-      {"i8 pages [pages, 1 x 8]", "i8 pages [pages, 1 x 6]", "in i8 a multiple of 4"},
+      {"i8 pages [pages, 1 x 8]", "i8 pages [pages, 1 x 6]", "in 8 bits a multiple of 4"},
       {"kv i8 pages", "kv q8_0 pages", "pages cannot hold q8_0"},
       {"norm weight f32 rows", "norm weight q8_0 rows", "rows cannot hold q8_0"},
       {"router weight f32 packed", "router weight f16 packed", "packed cannot hold f16"},
@@ -178,7 +282,14 @@ TEST(Verify, NamesWhatIsWrongWithQuantisedWeightsAndExperts) {
       {"quantise x=normed y=normed.q", "quantise x=normed y=picked.q", "different row counts"},
       {"quantise x=normed y=normed.q", "quantise x=normed y=normed.q[0:16]", "has no parts"},
       // matmul over blocks
-      {"matmul x=normed.q w=qkv", "matmul x=normed w=qkv", "takes a quantised x"},
+      {"i8 pages [pages, 1 x 8]", "f8_e4m3 pages [pages, 1 x 6]", "in 8 bits a multiple of 4"},
+      {"qkv.weight weight q4_0 packed", "qkv.weight weight f8_e4m3 packed",
+       "a weight in f8_e4m3 takes no x quantised to i8"},
+      {"normed.q scratch i8 quantised", "normed.q scratch f8_e4m3 quantised",
+       "a weight in q4_0 takes no x quantised to f8_e4m3"},
+      {"norm weight f32 rows", "norm weight f8_e4m3 rows", "rows cannot hold f8_e4m3"},
+      {"scale=0.35 window=0", "scale=0.35 window=-1", "window is not in 0..2^31"},
+      {"scale=0.35 window=0", "scale=0.35 window=2147483649", "window is not in 0..2^31"},
       {"matmul x=normed w=router", "matmul x=normed.q w=router", "not f32 rows"},
       {"matmul x=attended.q w=o", "matmul x=normed.q w=o", "differ in reduction steps"},
       {"residual=h y=h epilogue=add", "residual=h y=h epilogue=none", "residual and epilogue"},
@@ -195,7 +306,7 @@ TEST(Verify, NamesWhatIsWrongWithQuantisedWeightsAndExperts) {
       // expert_matmul
       {"w=gated list=list", "w=norm list=list", "w is not a packed weight"},
       {"w=gated list=list", "w=gated list=shares", "list is not an expert list"},
-      {"expert_matmul x=normed.q", "expert_matmul x=normed", "takes a quantised x"},
+      {"expert_matmul x=normed.q", "expert_matmul x=attended.q", "wide neither as w nor"},
       {"epilogue=silu_gate", "epilogue=add", "neither none nor silu_gate"},
       {"epilogue=silu_gate", "epilogue=silu_mul", "neither none nor silu_gate"},
       {"q4_0 packed [384, 32]", "q4_0 packed [288, 32]", "whole blocks of 16 channels"},
@@ -232,6 +343,12 @@ TEST(Verify, NamesWhatIsWrongWithQuantisedWeightsAndExperts) {
            std::pair("residual=h y=h epilogue=add", "residual=h y=h epilogue=silu_mul"),
            {"weights=shares residual=h y=h", "weights=shares y=h"},
            {"normalise=1", "normalise=0"},
+           {"window=0", "window=3"},
+           {"kv.0 kv i8 pages", "kv.0 kv f8_e4m3 pages"},
+           // Weights alone may be in blocks.
+           {"matmul x=normed.q w=qkv", "matmul x=normed w=qkv"},
+           {"expert_matmul x=normed.q", "expert_matmul x=normed"},
+           {"router weight f32 packed", "router weight f8_e4m3 packed"},
        }) {
     const auto verified = VerifyWith(from, to, kExpertsText);
     EXPECT_TRUE(verified) << to << ": " << verified.error().message;
@@ -302,6 +419,10 @@ TEST(Layout, SizesOfEveryForm) {
   // Two groups of 48 bytes, padded to lines.
   EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 3, 33), 3 * 128);
   EXPECT_EQ(bytes(Form::kQuantised, DType::kI8, 1, 1024), 32 * 48);
+  // A line for the scales of 16 channels, or for that of a row.
+  EXPECT_EQ(bytes(Form::kPacked, DType::kF8E4M3, 17, 65), 2 * (1 + 17) * 64);
+  EXPECT_EQ(bytes(Form::kQuantised, DType::kF8E4M3, 3, 65), 3 * (64 + 128));
+  EXPECT_EQ(bytes(Form::kPages, DType::kF8E4M3, 2, 128, 8), 2 * 8 * 2 * 16 * 128);
   EXPECT_EQ(bytes(Form::kExperts, DType::kI32, 5, 2, 6), 4 * (1 + 6 + 7 + 2 * 5 * 2));
   EXPECT_EQ(bytes(Form::kPages, DType::kI8, 2, 128, 8), 2 * 8 * 2 * (16 * 128 + 64));
   // No more than 1.05 times what the file has (issue 4).
@@ -605,7 +726,7 @@ TEST(Decode, NamesWhatDoesNotExist) {
   EXPECT_THAT(error_of(0, 0).message, HasSubstr("does not begin with MPRG"));
   EXPECT_EQ(error_of(4, 99).code, ErrorCode::kUnsupported);
   EXPECT_THAT(error_of(4, 99).message, HasSubstr("version 99"));
-  EXPECT_THAT(error_of(sound.size() - 1, kOpcodeCount).message, HasSubstr("opcode 30 does not"));
+  EXPECT_THAT(error_of(sound.size() - 1, kOpcodeCount).message, HasSubstr("opcode 31 does not"));
   Program other = program;
   other.buffers[8].dtype = DType::kF32;
   EXPECT_THAT(error_of(OffsetOf(program, other), kDTypeCount).message,

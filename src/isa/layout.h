@@ -39,6 +39,9 @@ constexpr int64_t StepsPerLine(DType type) { return kLaneBytes / SizeBytes(type)
 //                                       i8 scale[group 16][channel 16]
 //                                       64 lines, 4 steps a lane: u8 q (bias 32)
 //
+// In f8_e4m3 a block begins with one line f32 scale[channel 16]; then lines of 4 steps a lane run
+// down the reduction: value = q * scale.
+//
 // A line of nibbles holds 8 steps: byte b of a lane has step b in its low half and step 4 + b in
 // its high half, so that masking gives the first four steps and shifting the next four.
 
@@ -78,9 +81,12 @@ constexpr int64_t ValueLines(DType type) {
 
 constexpr int64_t ChunkLines(DType type) { return ScaleLines(type) + ValueLines(type); }
 
+// Lines at the start of a block of 16 channels that hold a scale for each.
+constexpr int64_t BlockScaleLines(DType type) { return type == DType::kF8E4M3 ? 1 : 0; }
+
 // Lines of one 16-channel block of a weight with `k` reduction steps.
 constexpr int64_t PackedLines(int64_t k, DType type) {
-  return (k + ChunkSteps(type) - 1) / ChunkSteps(type) * ChunkLines(type);
+  return BlockScaleLines(type) + (k + ChunkSteps(type) - 1) / ChunkSteps(type) * ChunkLines(type);
 }
 
 // Blocks of `n` output channels; the channels that fill up the last block are values of 0.
@@ -91,11 +97,17 @@ constexpr int64_t PackedBytes(int64_t n, int64_t k, DType type) {
   return PackedBlocks(n) * PackedLines(k, type) * kLineBytes;
 }
 
-// Byte offset of element (channel, step) of a packed f32 or bf16 weight.
+// Byte offset of element (channel, step) of a packed f32, bf16 or f8_e4m3 weight.
 constexpr int64_t PackedOffset(int64_t channel, int64_t step, int64_t k, DType type) {
   const int64_t steps = StepsPerLine(type);
-  return ((channel / kLanes) * PackedLines(k, type) + step / steps) * kLineBytes +
+  return ((channel / kLanes) * PackedLines(k, type) + BlockScaleLines(type) + step / steps) *
+             kLineBytes +
          (channel % kLanes) * kLaneBytes + (step % steps) * SizeBytes(type);
+}
+
+// Of the f32 scale of a channel of an f8_e4m3 weight.
+constexpr int64_t ChannelScaleOffset(int64_t channel, int64_t k) {
+  return channel / kLanes * PackedLines(k, DType::kF8E4M3) * kLineBytes + channel % kLanes * 4;
 }
 
 // ---- Embedding tables ----
@@ -118,6 +130,9 @@ constexpr int64_t TableRowBytes(int64_t cols, DType type) {
 // Value = q * scale, q in -127..127. The sums take the weights' biases and minima off. A record
 // lies together so that one pointer leads a multiplier to all it needs. Rows are padded to whole
 // lines.
+//
+// In f8_e4m3 a row is a line that begins with its f32 scale, the rest of it zeros, and then the
+// values, one a byte, filled up with zeros to whole lines: value = q * scale.
 inline constexpr int64_t kQuantGroup = 32;
 inline constexpr int64_t kQuantGroupBytes = 48;
 inline constexpr int64_t kQuantScaleAt = 32;  // bytes into a record
@@ -125,8 +140,13 @@ inline constexpr int64_t kQuantSumAt = 36;
 inline constexpr int64_t kQuantHalfSumsAt = 40;
 
 constexpr int64_t QuantisedGroups(int64_t k) { return (k + kQuantGroup - 1) / kQuantGroup; }
-constexpr int64_t QuantisedRowBytes(int64_t k) {
-  return (QuantisedGroups(k) * kQuantGroupBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+inline constexpr int64_t kF8ValuesAt = kLineBytes;  // bytes into a row
+
+// `type`: i8 or f8_e4m3.
+constexpr int64_t QuantisedRowBytes(int64_t k, DType type = DType::kI8) {
+  const int64_t bytes =
+      type == DType::kF8E4M3 ? kF8ValuesAt + k : QuantisedGroups(k) * kQuantGroupBytes;
+  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
 }
 
 // ---- Expert lists ----
@@ -155,8 +175,8 @@ constexpr int64_t ExpertListBytes(int64_t rows, int64_t choices, int64_t experts
 //   [kv_heads][ K: head_dim/steps lines of (16 positions x steps) | V: 16 positions x head_dim ]
 // so that K is packed like a weight whose output channels are positions: scores of 16 positions
 // come out of one register, and both K and V stream contiguously. In i8 a line of scales,
-// f32[16 positions], follows K and another follows V: value = q * scale. head_dim is a multiple of
-// the steps of a line.
+// f32[16 positions], follows K and another follows V: value = q * scale. In f8_e4m3 there are no
+// scales. head_dim is a multiple of the steps of a line.
 inline constexpr int64_t kPagePositions = 16;
 
 // Bytes of K, or of V, of one head in a page.

@@ -6,6 +6,7 @@
 
 #include "isa/program.h"
 #include "isa/sampling.h"
+#include "isa/sizes.h"
 #include "isa/tensor_checks.h"
 
 namespace millpower::isa {
@@ -59,12 +60,16 @@ bool IsFinite(double value) { return std::abs(value) <= std::numeric_limits<floa
 
 bool IsFloatWeight(DType type) { return type == DType::kF32 || type == DType::kBf16; }
 
-// `operand` is activations of `cols` values: f32 rows for float weights, quantised for block types.
+// `operand` is activations: f32 rows, or quantised in the type that goes with the weight's.
 Result<void> ExpectActivations(const Program& program, const Instruction& instruction, int operand,
                                DType weight_type) {
-  if (IsFloatWeight(weight_type)) return ExpectRows(program, instruction, operand, DType::kF32);
-  return Expect(program.buffer(instruction.operand(operand)).form == Form::kQuantised,
-                "a weight in blocks takes a quantised x");
+  const Buffer& x = program.buffer(instruction.operand(operand));
+  if (IsFloatWeight(weight_type) || x.form != Form::kQuantised)
+    return ExpectRows(program, instruction, operand, DType::kF32);
+  const DType wanted = weight_type == DType::kF8E4M3 ? DType::kF8E4M3 : DType::kI8;
+  if (x.dtype == wanted) return {};
+  return Misfit(std::string("a weight in ") + Name(weight_type) + " takes no x quantised to " +
+                Name(x.dtype));
 }
 
 Result<void> CheckEnd(const Program&, const Instruction&) { return {}; }
@@ -216,6 +221,8 @@ Result<void> CheckAttention(const Program& program, const Instruction& instructi
   TRY(Expect(q.cols == heads * cache.cols && out.cols == q.cols,
              "q and out are not heads times head_dim wide"));
   TRY(Expect(q.buffer != out.buffer, "out overwrites q"));
+  const int64_t window = instruction.integer(attention::kWindow);
+  TRY(Expect(window >= 0 && window <= kMaxRows, "window is not in 0..2^31"));
   return Expect(IsFinite(instruction.real(attention::kScale)), "scale is not finite");
 }
 
@@ -296,7 +303,9 @@ Result<void> CheckExpertMatMul(const Program& program, const Instruction& instru
   const bool per_choice = x.cols != w.cols;
   TRY(Expect(!per_choice || (x.cols % list.cols == 0 && x.cols / list.cols == w.cols),
              "x is as wide neither as w nor as w for all choices"));
-  return Expect(!per_choice || IsFloatWeight(w.dtype) || w.cols % kQuantGroup == 0,
+  const bool in_groups =
+      program.buffer(x).form == Form::kQuantised && program.buffer(x).dtype == DType::kI8;
+  return Expect(!per_choice || !in_groups || w.cols % kQuantGroup == 0,
                 "the choices of a quantised x do not begin at whole groups");
 }
 
@@ -321,6 +330,29 @@ Result<void> CheckCombine(const Program& program, const Instruction& instruction
   return Expect(residual.cols == y.cols, "residual and y differ in columns");
 }
 
+Result<void> CheckCollective(const Program& program, const Instruction& instruction) {
+  const Operand& x = instruction.operand(collective::kX);
+  const Operand& residual = instruction.operand(collective::kResidual);
+  const Operand& y = instruction.operand(collective::kY);
+  const auto kind = static_cast<Collective>(instruction.integer(collective::kKind));
+  TRY(ExpectRows(program, instruction, collective::kX, DType::kF32));
+  TRY(ExpectRows(program, instruction, collective::kY, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, collective::kX, collective::kY));
+  const bool sums = kind == Collective::kAllReduce || kind == Collective::kReduceScatter;
+  const bool fits = kind == Collective::kAllReduce   ? x.cols == y.cols
+                    : kind == Collective::kAllGather ? y.cols == x.cols * program.ranks
+                    : kind == Collective::kReduceScatter
+                        ? x.cols == y.cols * program.ranks
+                        : x.cols == y.cols && x.cols % program.ranks == 0;
+  TRY(Expect(fits, "x and y are not as wide as the kind has it"));
+  TRY(Expect(AreApart(x, y) || (kind == Collective::kAllReduce && x == y), "y overwrites x"));
+  if (!residual.present()) return {};
+  TRY(Expect(sums, "only sums take a residual"));
+  TRY(ExpectRows(program, instruction, collective::kResidual, DType::kF32));
+  TRY(ExpectSameRows(program, instruction, collective::kResidual, collective::kY));
+  return Expect(residual.cols == y.cols, "residual and y differ in columns");
+}
+
 using enum Access;
 using enum AttributeType;
 
@@ -340,7 +372,8 @@ constexpr OperandInfo kKvAppendOperands[] = {
     {"k", kRead}, {"v", kRead}, {"sequences", kRead}, {"pages", kRead}, {"kv", kReadWrite}};
 constexpr OperandInfo kAttentionOperands[] = {
     {"q", kRead}, {"sequences", kRead}, {"pages", kRead}, {"kv", kRead}, {"out", kWrite}};
-constexpr AttributeInfo kAttentionAttributes[] = {{"heads", kInteger}, {"scale", kReal}};
+constexpr AttributeInfo kAttentionAttributes[] = {
+    {"heads", kInteger}, {"scale", kReal}, {"window", kInteger}};
 constexpr OperandInfo kSampleOperands[] = {{"logits", kRead},
                                            {"params", kRead},
                                            {"adjust_tokens", kRead},
@@ -401,6 +434,10 @@ constexpr AttributeInfo kTopKAttributes[] = {{"largest", kInteger}};
 constexpr AttributeInfo kCumulateAttributes[] = {
     {"kind", kInteger}, {"axis", kInteger}, {"exclusive", kInteger}, {"reverse", kInteger}};
 
+constexpr OperandInfo kCollectiveOperands[] = {
+    {"x", kRead}, {"residual", kRead, true}, {"y", kWrite}};
+constexpr AttributeInfo kCollectiveAttributes[] = {{"kind", AttributeType::kCollective}};
+
 constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
     {Opcode::kEnd, "end", "ends a stream", {}, {}, CheckEnd},
     {Opcode::kWait,
@@ -440,7 +477,7 @@ constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
      CheckSample},
     {Opcode::kQuantise,
      "quantise",
-     "rounds activations to 8 bits, with a scale per group",
+     "rounds activations to 8 bits, with scales",
      kQuantiseOperands,
      {},
      CheckQuantise},
@@ -483,6 +520,8 @@ constexpr std::array<OpInfo, kOpcodeCount> kTable = {{
      kTopKAttributes, nullptr, CheckTopK},
     {Opcode::kCumulate, "cumulate", "running sums or products along an axis", kUnaryOperands,
      kCumulateAttributes, nullptr, CheckCumulate},
+    {Opcode::kCollective, "collective", "exchanges rows with the other ranks", kCollectiveOperands,
+     kCollectiveAttributes, CheckCollective},
 }};
 
 // The table stands in opcode order, and fits an Instruction.
@@ -528,6 +567,20 @@ const char* Name(Epilogue epilogue) {
       return "silu_mul";
     case Epilogue::kRelu:
       return "relu";
+  }
+  return "?";
+}
+
+const char* Name(Collective kind) {
+  switch (kind) {
+    case Collective::kAllReduce:
+      return "all_reduce";
+    case Collective::kAllGather:
+      return "all_gather";
+    case Collective::kReduceScatter:
+      return "reduce_scatter";
+    case Collective::kAllToAll:
+      return "all_to_all";
   }
   return "?";
 }

@@ -47,8 +47,10 @@ enum class Opcode : uint8_t {
   kLayerNorm = 27,
   kTopK = 28,
   kCumulate = 29,
+  // Between the ranks that run a Program together.
+  kCollective = 30,
 };
-inline constexpr int kOpcodeCount = 30;
+inline constexpr int kOpcodeCount = 31;
 inline constexpr int kMaxOperands = 9;
 inline constexpr int kMaxAttributes = 7;
 
@@ -72,6 +74,7 @@ enum class AttributeType : uint8_t {
   kInteger,
   kReal,
   kEpilogue,
+  kCollective,
   kList,   // index into Program::lists
   kCode,   // index into Program::lists, of an encoded Expression (base/expression.h)
   kSizes,  // index into Program::shapes: sizes, which may be registers
@@ -108,6 +111,16 @@ enum class Epilogue : uint8_t { kNone = 0, kAdd = 1, kSiluGate = 2, kSiluMul = 3
 inline constexpr int kEpilogueCount = 5;
 const char* Name(Epilogue epilogue);
 
+// Kinds of collective, as its attribute holds them; docs/isa/collective.md has their arithmetic.
+enum class Collective : uint8_t {
+  kAllReduce = 0,
+  kAllGather = 1,
+  kReduceScatter = 2,
+  kAllToAll = 3
+};
+inline constexpr int kCollectiveCount = 4;
+const char* Name(Collective kind);
+
 // Positions of operands and attributes in the table.
 namespace sync {
 enum { kSemaphore, kCount };
@@ -136,7 +149,8 @@ enum { kK, kV, kSequences, kPages, kKv };
 }
 namespace attention {
 enum { kQ, kSequences, kPages, kKv, kOut };
-enum { kHeads, kScale };
+// A row sees the last `window` positions, its own included; 0: all.
+enum { kHeads, kScale, kWindow };
 }  // namespace attention
 namespace sample {
 enum { kLogits, kParams, kAdjustTokens, kAdjustments, kRecord };
@@ -229,5 +243,9 @@ namespace cumulate {
 enum { kX, kY };
 enum { kKind, kAxis, kExclusive, kReverse };
 }  // namespace cumulate
+namespace collective {
+enum { kX, kResidual, kY };
+enum { kKind };
+}  // namespace collective
 
 }  // namespace millpower::isa

@@ -226,6 +226,7 @@ Result<BoundWeights> BindWeights(const Program& program, std::span<const std::by
     if (!is_table && Hash(bytes) != hash)
       return Corrupt("weight '" + name + "' is damaged (its hash differs)");
     bound.by_buffer[static_cast<size_t>(buffer)] = bytes;
+    if (is_table) bound.mapped_tables.push_back(bytes);
     if (progress)
       progress(static_cast<int64_t>(offset + size), static_cast<int64_t>(weights.size()));
   }

@@ -31,6 +31,11 @@ struct BoundWeights {
   // reads them while a device does: what LoadedProgram::UpdateRows needs. A mapped file need not be
   // changed for it: pages mapped privately are copied when they are first written.
   bool tables_are_writable = false;
+  // Tables that lie in files mapped privately, which `owner` owns: their pages may leave memory as
+  // long as nobody has written them.
+  std::vector<std::span<const std::byte>> mapped_tables = {};
+  // If set, called with bytes of a table before they are written.
+  std::function<void(std::span<const std::byte>)> before_write = nullptr;
 };
 
 // Texts that travel with a Program, by name: "tokenizer" (tokenizer.json), "chat" (name of the chat

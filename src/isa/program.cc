@@ -142,7 +142,7 @@ int64_t BufferBytes(const Buffer& buffer, int64_t rows) {
     case Form::kPages:
       return rows * KvPageBytes(buffer.heads, buffer.cols, buffer.dtype);
     case Form::kQuantised:
-      return rows * QuantisedRowBytes(buffer.cols);
+      return rows * QuantisedRowBytes(buffer.cols, buffer.dtype);
     case Form::kTable:
       return rows * TableRowBytes(buffer.cols, buffer.dtype);
     case Form::kExperts:

@@ -57,7 +57,7 @@ enum class Form : uint8_t {
   kRows,       // row-major [rows, cols]
   kPacked,     // a weight of `rows` output channels and `cols` reduction steps (layout.h)
   kPages,      // `rows` KV pages of `heads` heads of `cols` channels (layout.h)
-  kQuantised,  // `rows` rows of `cols` activations in i8, with scales and sums (layout.h)
+  kQuantised,  // `rows` rows of `cols` activations in i8 or f8_e4m3, with scales (layout.h)
   kTable,      // a weight of `rows` rows of an embedding table (layout.h), the only form of weight
                // that may change between launches
   kExperts,    // who works on what: `rows` rows choosing `cols` of `heads` experts (layout.h)
@@ -112,11 +112,20 @@ struct Instruction {
   }
 };
 
+// Chips that run one Program together, at most.
+inline constexpr int32_t kMaxRanks = 1024;
+// The register that says which of them one is.
+inline constexpr char kRankRegister[] = "rank";
+
 struct Program {
   std::string name;
   std::map<std::string, int64_t> facts;  // e.g. "max_positions"; meaning is the engine's
   std::vector<Register> registers;
   int32_t semaphores = 0;
+  // How many chips run it together, each with weights and memory of its own, exchanging rows by
+  // collectives. With more than one, each knows its number, 0 .. ranks - 1, by a register
+  // kRankRegister that is set at load.
+  int32_t ranks = 1;
   std::vector<Buffer> buffers;
   // Shapes of operands, and sizes that attributes name; lists that attributes name. Each stands in
   // the order in which instructions first use it, once (Canonicalise).

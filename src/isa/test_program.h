@@ -39,7 +39,7 @@ stream compute
   rope x=qkv[0:24] table=table heads=3
   post semaphore=1 count=1
   wait semaphore=0 count=1
-  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35
+  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35 window=0
   matmul x=attended w=o.weight residual=h y=h epilogue=add
   rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06
   matmul x=normed w=gated y=qkv epilogue=silu_gate
@@ -109,7 +109,7 @@ stream compute
   rope x=qkv[0:24] table=table heads=3
   post semaphore=1 count=1
   wait semaphore=0 count=1
-  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35
+  attention q=qkv[0:16] sequences=sequences pages=pages kv=kv.0 out=attended heads=2 scale=0.35 window=0
   quantise x=attended y=attended.q
   matmul x=attended.q w=o.weight residual=h y=h epilogue=add
   rms_norm x=h weight=norm y=normed group=32 epsilon=1e-06

@@ -5,6 +5,7 @@
 //   register rows 512
 //   register pages 1048576 at_load
 //   register 26*rows 13312 = 26*rows
+//   ranks 4
 //   semaphores 2
 //   buffer tokens input i32 rows [rows, 1] below 320
 //   buffer layers.0.qkv.weight weight bf16 packed [4096, 1024]
@@ -15,9 +16,9 @@
 //     matmul x=normed w=layers.0.qkv.weight y=qkv[0:4096] epilogue=none
 //     end
 //
-// An operand without a range is the whole buffer; with a shape, `ids:[rows,26]`, it is a tensor.
-// What attributes name in the Program's tables stands in their place: `axes=[1,2]`,
-// `sizes=[26*rows,3]`, `code={t0=x0:f32;t1=neg:f32(t0)}`.
+// Without a line `ranks`, it is 1. An operand without a range is the whole buffer; with a shape,
+// `ids:[rows,26]`, it is a tensor. What attributes name in the Program's tables stands in their
+// place: `axes=[1,2]`, `sizes=[26*rows,3]`, `code={t0=x0:f32;t1=neg:f32(t0)}`.
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -98,6 +99,8 @@ std::string PrintAttribute(const Program& program, AttributeType type,
       return PrintReal(instruction.real(index));
     case AttributeType::kEpilogue:
       return Name(static_cast<Epilogue>(value));
+    case AttributeType::kCollective:
+      return Name(static_cast<Collective>(value));
     case AttributeType::kList:
       return PrintEntry(program.lists, value, PrintInteger);
     case AttributeType::kCode:
@@ -172,11 +175,11 @@ class Parser {
     if (words.size() < 2) return Bad("'" + words[0] + "' needs a value");
     if (words[0] == "program") return program_.name = words[1], Result<void>();
     if (words[0] == "stream") return ParseStream(words[1]);
-    if (words[0] == "semaphores") {
+    if (words[0] == "semaphores" || words[0] == "ranks") {
       TRY_ASSIGN(const int64_t count, ParseInteger(words[1]));
       if (count < 0 || count > std::numeric_limits<int32_t>::max())
-        return Bad("there cannot be " + words[1] + " semaphores");
-      program_.semaphores = static_cast<int32_t>(count);
+        return Bad("there cannot be " + words[1] + " " + words[0]);
+      (words[0] == "ranks" ? program_.ranks : program_.semaphores) = static_cast<int32_t>(count);
       return {};
     }
     if (words[0] == "fact" && words.size() == 3) {
@@ -308,16 +311,22 @@ class Parser {
     return operand;
   }
 
+  template <typename Enum>
+  static Result<int64_t> ParseName(const std::string& text, int count, const char* what) {
+    for (int i = 0; i < count; ++i)
+      if (text == Name(static_cast<Enum>(i))) return i;
+    return Bad(std::string("there is no ") + what + " '" + text + "'");
+  }
+
   Result<int64_t> ParseAttribute(AttributeType type, const std::string& text) {
     if (type == AttributeType::kInteger) return ParseInteger(text);
     if (type == AttributeType::kList) return ParseList(text);
     if (type == AttributeType::kCode) return ParseCode(text);
     if (type == AttributeType::kSizes) return ParseSizes(text);
-    if (type == AttributeType::kEpilogue) {
-      for (int i = 0; i < kEpilogueCount; ++i)
-        if (text == Name(static_cast<Epilogue>(i))) return i;
-      return Bad("there is no epilogue '" + text + "'");
-    }
+    if (type == AttributeType::kEpilogue)
+      return ParseName<Epilogue>(text, kEpilogueCount, "epilogue");
+    if (type == AttributeType::kCollective)
+      return ParseName<Collective>(text, kCollectiveCount, "collective");
     double value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size())
@@ -390,6 +399,7 @@ std::string Print(const Program& program) {
   for (const Register& reg : program.registers)
     out << "register " << reg.name << ' ' << reg.max << (reg.at_load ? " at_load" : "")
         << (reg.formula.empty() ? "" : " = ") << reg.formula << '\n';
+  if (program.ranks != 1) out << "ranks " << program.ranks << '\n';
   out << "semaphores " << program.semaphores << '\n';
   for (const Buffer& buffer : program.buffers) out << PrintBuffer(program, buffer) << '\n';
   for (size_t i = 0; i < program.streams.size(); ++i) {

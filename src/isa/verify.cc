@@ -65,6 +65,25 @@ Result<void> CheckRegisters(const Program& program) {
   return {};
 }
 
+// Ranks that are more than one know which they are. No size is that number: it may be 0.
+Result<void> CheckRanks(const Program& program) {
+  if (program.ranks < 1 || program.ranks > kMaxRanks) return Corrupt("ranks are not in 1..1024");
+  const int32_t rank = program.FindRegister(kRankRegister);
+  if (program.ranks == 1) return {};
+  if (rank < 0) return Corrupt("a Program of several ranks has no register 'rank'");
+  const Register& reg = program.registers[static_cast<size_t>(rank)];
+  if (!reg.at_load || reg.max != program.ranks - 1)
+    return Corrupt("register 'rank' is not set at load, below the number of ranks");
+  const auto names_rank = [rank](const Dim& dim) { return dim.reg == rank; };
+  bool is_size = false;
+  for (const Buffer& buffer : program.buffers)
+    is_size |= names_rank(buffer.rows) || (buffer.has_bound && names_rank(buffer.bound));
+  for (const std::vector<Dim>& shape : program.shapes)
+    is_size |= std::ranges::any_of(shape, names_rank);
+  if (is_size) return Corrupt("register 'rank' is no size");
+  return {};
+}
+
 // Which number formats a form may hold.
 bool FitsForm(Form form, DType type) {
   switch (form) {
@@ -74,11 +93,12 @@ bool FitsForm(Form form, DType type) {
       return type == DType::kF32 || type == DType::kBf16 || type == DType::kF16 ||
              type == DType::kI8 || type == DType::kI4;
     case Form::kPacked:
-      return type == DType::kF32 || type == DType::kBf16 || IsBlockType(type);
+      return type == DType::kF32 || type == DType::kBf16 || IsQuantisedType(type);
     case Form::kPages:
-      return type == DType::kF32 || type == DType::kBf16 || type == DType::kI8;
+      return type == DType::kF32 || type == DType::kBf16 || type == DType::kI8 ||
+             type == DType::kF8E4M3;
     case Form::kQuantised:
-      return type == DType::kI8;
+      return type == DType::kI8 || type == DType::kF8E4M3;
     case Form::kExperts:
       return type == DType::kI32;
   }
@@ -93,7 +113,8 @@ Result<void> CheckForm(const Program& program, const Buffer& buffer) {
   if (pages != (buffer.kind == BufferKind::kKv)) return Corrupt("pages and kv go together");
   if (pages && (buffer.heads < 1 || buffer.heads > 4096 || buffer.cols > kMaxHeadDim ||
                 buffer.cols % std::max<int64_t>(2, StepsPerLine(buffer.dtype)) != 0))
-    return Corrupt("KV heads are not 1..4096 of a width up to 512, even, in i8 a multiple of 4");
+    return Corrupt(
+        "KV heads are not 1..4096 of a width up to 512, even, in 8 bits a multiple of 4");
   if (experts && (buffer.heads < 1 || buffer.heads > kMaxExperts || buffer.cols > kMaxChoices ||
                   buffer.cols > buffer.heads))
     return Corrupt("an expert list chooses 1..32 of 1..1024 experts");
@@ -206,6 +227,9 @@ Result<void> CheckAttribute(const Program& program, const AttributeInfo& info, i
     case AttributeType::kEpilogue:
       count = kEpilogueCount;
       break;
+    case AttributeType::kCollective:
+      count = kCollectiveCount;
+      break;
     case AttributeType::kList:
     case AttributeType::kCode:
       count = program.lists.size();
@@ -256,6 +280,7 @@ Result<void> Verify(const Program& program) {
   for (const auto& [fact, value] : program.facts)
     if (!IsName(fact)) return Corrupt("fact name '" + fact + "' is malformed");
   TRY(CheckRegisters(program));
+  TRY(CheckRanks(program));
   if (program.buffers.size() > kMaxBuffers) return Corrupt("more than 2^16 buffers");
   std::set<std::string> names;
   for (const Buffer& buffer : program.buffers) {
@@ -279,6 +304,9 @@ Result<void> Verify(const Program& program) {
       if (!checked)
         return FailAt(name + "[" + std::to_string(i) + "] " + Info(stream[i].op).name,
                       checked.error());
+      if (stream[i].op == Opcode::kCollective && static_cast<Stream>(s) != Stream::kLink)
+        return Corrupt(name + "[" + std::to_string(i) +
+                       "] collective: collectives stand in the link stream");
       if ((stream[i].op == Opcode::kEnd) != (i + 1 == stream.size()))
         return Corrupt("stream " + name + " does not end with its only 'end'");
     }
