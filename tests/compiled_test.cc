@@ -97,9 +97,15 @@ class Interpreter {
       row -= slice.rows;
     }
     const std::optional<DType> type = options_.weight_type;
-    if (!type || *type == weight.dtype || (router && IsBlockType(*type))) return values;
+    if (!type || *type == weight.dtype || (router && IsQuantisedType(*type))) return values;
     if (*type == DType::kBf16)
       for (float& value : values) value = Bf16ToF32(F32ToBf16(value));
+    if (*type == DType::kF8E4M3) {
+      float largest = 0;
+      for (const float value : values) largest = std::max(largest, std::abs(value));
+      for (float& value : values)
+        value = F8E4M3ToF32(F32ToF8E4M3(value * (448 / largest))) * (largest / 448);
+    }
     if (!IsBlockType(*type)) return values;
     const size_t size = values.size();
     values.resize((size + 31) / 32 * 32, 0.0f);
@@ -224,7 +230,9 @@ class Interpreter {
     const size_t dim = q[0].size() / heads;
     Matrix y(q.size(), std::vector<double>(q[0].size(), 0.0));
     for (size_t r = 0; r < q.size(); ++r) {
-      const size_t begin = r - static_cast<size_t>(work_.positions[r]);
+      const auto window = static_cast<size_t>(ir::IntAttribute(node, "window"));
+      const size_t first = r - static_cast<size_t>(work_.positions[r]);
+      const size_t begin = window > 0 && r + 1 > first + window ? r + 1 - window : first;
       for (size_t h = 0; h < heads; ++h) {
         const size_t kv = h / (heads / kv_heads) * dim;
         std::vector<double> e;
@@ -437,6 +445,23 @@ std::vector<Case> Cases() {
   };
   add("experts_gate_unlike_up", experts(mixed, kFused, 4, true), options({}));
   add("dense_kv_i8", SizesFor(kF32), options({}, kI8));
+  add("dense_kv_f8", SizesFor(kF32), options({}, kF8E4M3));
+  add("dense_f32_as_f8", SizesFor(kF32), options(kF8E4M3));
+  add("experts_bf16_singly_as_f8", experts(SizesFor(kBf16), kSingly, 3, false), options(kF8E4M3));
+  for (const DType type : {kQ4_0, kF8E4M3}) {
+    compile::Options weight_only = options(type);
+    weight_only.weight_only = true;
+    add(std::string("experts_weight_only_") + Name(type), experts(SizesFor(kBf16), kFused, 2, true),
+        weight_only);
+  }
+  compile::Options weight_only = options({});
+  weight_only.weight_only = true;
+  add("experts_mixed_weight_only", experts(mixed, kFused, 4, true), weight_only);
+  for (const int64_t window : {1, 7, 19}) {
+    Sizes windowed = SizesFor(kF32);
+    windowed.window = window;
+    add("dense_window_" + std::to_string(window), windowed, options({}, window == 7 ? kI8 : kF32));
+  }
   add("dense_kv_bf16", SizesFor(kQ8_0), options({}, kBf16));
   return cases;
 }
@@ -453,12 +478,19 @@ TEST_P(CompiledTest, ComputesTheGraph) {
   const Model model(graph, tensors, test.options);
   const std::vector<float> logits = Logits(model, work, {.threads = 1});
   const Distance distance = Compare(logits, expected);
-  bool quantised = false;
-  for (const isa::Buffer& buffer : model.program->buffers)
+  bool quantised = false, f8 = false;
+  for (const isa::Buffer& buffer : model.program->buffers) {
+    const bool rounds = buffer.form == isa::Form::kQuantised || buffer.form == isa::Form::kPages;
     quantised |= buffer.form == isa::Form::kQuantised;
+    f8 |= rounds && buffer.dtype == DType::kF8E4M3;
+  }
+  EXPECT_FALSE(quantised && test.options.weight_only);
   const bool exact = !quantised && test.options.kv_type == DType::kF32;
-  EXPECT_GT(distance.cosine, exact ? 1 - 1e-7 : 0.9995);
-  EXPECT_LT(distance.error, exact ? 1e-4 : 0.08);
+  // f8_e4m3 rounds each value by up to one part in 16.
+  EXPECT_GT(distance.cosine, exact ? 1 - 1e-7 : f8 ? 0.99 : 0.9995);
+  // Sums of values that are widened are as long as those in f32, of values that blocks make large.
+  const double rounding = test.options.weight_only ? 1e-3 : 1e-4;
+  EXPECT_LT(distance.error, exact ? rounding : f8 ? 0.4 : 0.08);
 
   // The same bits by any kernels, threads and order, packed by any number of threads.
   const Model packed_by_three(graph, tensors, test.options, 3);

@@ -14,14 +14,14 @@ namespace {
 Result<void> CheckOptions(const Options& options) {
   const DType weights = options.weight_type.value_or(DType::kF32);
   if (weights != DType::kF32 && weights != DType::kBf16 && weights != DType::kQ8_0 &&
-      weights != DType::kQ4_0)
+      weights != DType::kQ4_0 && weights != DType::kF8E4M3)
     return Fail(ErrorCode::kInvalidArgument,
                 std::string("weights are not made ") + Name(weights) +
-                    "; they can be f32, bf16, q8_0 or q4_0, or what the file has");
+                    "; they can be f32, bf16, q8_0, q4_0 or f8_e4m3, or what the file has");
   const DType kv = options.kv_type.value_or(DType::kBf16);
-  if (kv != DType::kF32 && kv != DType::kBf16 && kv != DType::kI8)
-    return Fail(ErrorCode::kInvalidArgument,
-                std::string("KV pages cannot be ") + Name(kv) + "; they can be f32, bf16 or i8");
+  if (kv != DType::kF32 && kv != DType::kBf16 && kv != DType::kI8 && kv != DType::kF8E4M3)
+    return Fail(ErrorCode::kInvalidArgument, std::string("KV pages cannot be ") + Name(kv) +
+                                                 "; they can be f32, bf16, i8 or f8_e4m3");
   const DType table = options.table_type.value_or(DType::kF32);
   if (table != DType::kF32 && table != DType::kBf16 && table != DType::kF16 &&
       table != DType::kI8 && table != DType::kI4)
@@ -66,7 +66,7 @@ StoredTypes ChooseTypes(const ir::Graph& graph, const Options& options) {
   for (const ir::Node& node : graph.nodes()) {
     if (node.op != ir::Op::kExperts) continue;
     const ir::ValueId router = node.inputs[1];
-    if (options.weight_type && IsBlockType(*options.weight_type))
+    if (options.weight_type && IsQuantisedType(*options.weight_type))
       types[static_cast<size_t>(router)] = kept(graph.value(router).dtype);
     // Gate and up are one weight. Files store them alike; where one does not, both are rounded to
     // 8 bits unless both are floats, and the conversion is told.

@@ -24,13 +24,15 @@
 namespace millpower::compile {
 
 struct Options {
-  // Type of matrix weights: f32, bf16, q8_0 (int8) or q4_0 (int4); absent: the file's own (f16
-  // widens to f32). Routers of experts keep the file's type where a block type is asked for: they
-  // are small, and what they decide is not a matter of degree.
+  // Type of matrix weights: f32, bf16, q8_0 (int8), q4_0 (int4) or f8_e4m3; absent: the file's own
+  // (f16 widens to f32). Routers of experts keep the file's type where a quantised type is asked
+  // for: they are small, and what they decide is not a matter of degree.
   std::optional<DType> weight_type;
-  std::optional<DType> kv_type;  // f32, bf16 or i8; absent: bf16
+  std::optional<DType> kv_type;  // f32, bf16, i8 or f8_e4m3; absent: bf16
   // Type of embedding tables of tensor graphs: f32, bf16, f16, i8 or i4; absent: the file's own.
   std::optional<DType> table_type = {};
+  // Products with weights of quantised types take f32 activations: nothing else is quantised.
+  bool weight_only = false;
 };
 
 // Tensors of one type that are stored as another, or widened: q6_k stays q6_k, in 8 bits.

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "compile/test_graph.h"
 #include "isa/encoding.h"
@@ -135,6 +136,38 @@ TEST(Compile, TakesTheTypesAskedFor) {
             Pair(DType::kF32, DType::kF32));
   EXPECT_EQ(types(DType::kF32, {.weight_type = DType::kBf16, .kv_type = {}}),
             Pair(DType::kBf16, DType::kBf16));
+  EXPECT_EQ(types(DType::kBf16, {.weight_type = DType::kF8E4M3, .kv_type = {}}),
+            Pair(DType::kF8E4M3, DType::kBf16));
+}
+
+// What is asked for goes into instructions: rows quantised to the weights' type, or none at all.
+TEST(Compile, QuantisesRowsForTheWeights) {
+  auto quantised = [](DType weights, bool weight_only) {
+    const Compiled compiled =
+        CompileOrDie(Builder({.experts = 4}).Model(),
+                     {.weight_type = weights, .kv_type = {}, .weight_only = weight_only});
+    std::set<DType> types;
+    for (const isa::Buffer& buffer : compiled.program.buffers)
+      if (buffer.form == isa::Form::kQuantised) types.insert(buffer.dtype);
+    EXPECT_EQ(Count(compiled.program)[static_cast<size_t>(isa::Opcode::kQuantise)] > 0,
+              !types.empty());
+    return types;
+  };
+  EXPECT_EQ(quantised(DType::kF8E4M3, false), std::set{DType::kF8E4M3});
+  EXPECT_EQ(quantised(DType::kQ8_0, false), std::set{DType::kI8});
+  EXPECT_TRUE(quantised(DType::kF8E4M3, true).empty());
+  EXPECT_TRUE(quantised(DType::kQ4_0, true).empty());
+}
+
+TEST(Compile, KeepsTheWindowOfAttention) {
+  const Compiled compiled = CompileOrDie(Builder({.window = 11}).Model());
+  int seen = 0;
+  for (const isa::Instruction& in : compiled.program.streams[0])
+    if (in.op == isa::Opcode::kAttention) {
+      EXPECT_EQ(in.integer(isa::attention::kWindow), 11);
+      ++seen;
+    }
+  EXPECT_EQ(seen, 2);
 }
 
 TEST(Compile, EveryWaitIsNeeded) {
@@ -293,6 +326,11 @@ float PackedAt(const isa::Buffer& buffer, std::span<const std::byte> bytes, int6
       static_cast<size_t>(isa::PackedOffset(channel, step, buffer.cols, buffer.dtype));
   float value;
   Bf16 half;
+  if (buffer.dtype == DType::kF8E4M3) {
+    const auto scale = static_cast<size_t>(isa::ChannelScaleOffset(channel, buffer.cols));
+    std::memcpy(&value, &bytes[scale], 4);
+    return F8E4M3ToF32(static_cast<uint8_t>(bytes[offset])) * value;
+  }
   if (buffer.dtype == DType::kF32) return std::memcpy(&value, &bytes[offset], 4), value;
   return std::memcpy(&half, &bytes[offset], 2), Bf16ToF32(half);
 }
@@ -302,6 +340,13 @@ std::vector<float> Rounded(std::vector<float> row, DType file, DType type) {
   if (type == file || type == DType::kF32) return row;
   if (type == DType::kBf16) {
     for (float& value : row) value = Bf16ToF32(F32ToBf16(value));
+    return row;
+  }
+  if (type == DType::kF8E4M3) {
+    float largest = 0;
+    for (const float value : row) largest = std::max(largest, std::abs(value));
+    for (float& value : row)
+      value = F8E4M3ToF32(F32ToF8E4M3(value * (448 / largest))) * (largest / 448);
     return row;
   }
   const size_t size = row.size();
@@ -320,8 +365,9 @@ void ExpectPacked(const isa::Buffer& buffer, std::span<const std::byte> bytes,
                   const Tensors& tensors,
                   const std::function<std::pair<std::string, int64_t>(int64_t)>& source) {
   const int64_t channels = isa::PackedBlocks(buffer.rows.size) * isa::kLanes;
-  const int64_t steps = isa::PackedLines(buffer.cols, buffer.dtype) /
-                        isa::ChunkLines(buffer.dtype) * isa::ChunkSteps(buffer.dtype);
+  const int64_t steps =
+      (isa::PackedLines(buffer.cols, buffer.dtype) - isa::BlockScaleLines(buffer.dtype)) /
+      isa::ChunkLines(buffer.dtype) * isa::ChunkSteps(buffer.dtype);
   for (int64_t channel = 0; channel < channels; ++channel) {
     const auto [name, row] =
         channel < buffer.rows.size ? source(channel) : std::pair<std::string, int64_t>();
@@ -338,7 +384,8 @@ void ExpectPacked(const isa::Buffer& buffer, std::span<const std::byte> bytes,
 TEST(Pack, PutsEveryElementInItsPlace) {
   for (const DType file : {DType::kF32, DType::kBf16, DType::kF16}) {
     for (const std::optional<DType> asked :
-         {std::optional<DType>(), std::optional(DType::kF32), std::optional(DType::kBf16)}) {
+         {std::optional<DType>(), std::optional(DType::kF32), std::optional(DType::kBf16),
+          std::optional(DType::kF8E4M3)}) {
       for (const int threads : {1, 3}) {
         const ir::Graph graph = Builder({.bias = true, .dtype = file}).Model();
         const Compiled compiled = CompileOrDie(graph, {.weight_type = asked, .kv_type = {}});
@@ -648,6 +695,8 @@ TEST(Compile, RefusesTypesByName) {
               HasSubstr("KV pages cannot be q8_0"));
   EXPECT_THAT(error_of({}, {.weight_type = {}, .kv_type = DType::kI8}),
               HasSubstr("heads of 6 channels are no multiple of 4"));
+  EXPECT_THAT(error_of({}, {.weight_type = {}, .kv_type = DType::kF8E4M3}),
+              HasSubstr("KV pages in f8_e4m3: heads of 6 channels are no multiple of 4"));
   EXPECT_THAT(error_of({.experts = 40, .choices = 33}, {}), HasSubstr("chooses 33 of 40 experts"));
 }
 

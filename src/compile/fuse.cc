@@ -20,6 +20,12 @@ bool IsPlainLinear(const Node& node) {
   return node.op == Op::kLinear && node.inputs[kResidual] == ir::kNoValue;
 }
 
+// A collective that adds up, and has nothing else to add.
+bool IsPlainSum(const Node& node) {
+  return node.op == Op::kCollective && node.inputs[1] == ir::kNoValue &&
+         ir::IntAttribute(node, "kind") % 2 == 0;
+}
+
 // The plain linear that makes `value` for nobody but one user, or null.
 const Node* PrivateLinear(const Graph& graph, const Links& links, ValueId value) {
   const int producer = links.Producer(value);
@@ -62,8 +68,9 @@ void FuseGates(Graph& graph) {
   graph.ReplaceNodes(std::move(kept));
 }
 
-// add(h, linear(x, w)) -> linear(x, w, residual = h). The linear moves down to where the add was;
-// experts move to just before it, where lowering finds both.
+// add(h, linear(x, w)) -> linear(x, w, residual = h), and add(h, all_reduce(x)) likewise. The
+// linear or collective moves down to where the add was; experts move to just before it, where
+// lowering finds both.
 void FuseResiduals(Graph& graph) {
   const Links links(graph);
   std::vector<Node> nodes = graph.nodes();
@@ -74,10 +81,16 @@ void FuseResiduals(Graph& graph) {
     for (const size_t side : {1, 0}) {
       const int producer = links.Producer(node.inputs[side]);
       if (producer < 0 || links.OnlyUser(node.inputs[side]) < 0) continue;
-      const Node& experts = graph.nodes()[static_cast<size_t>(producer)];
-      if (experts.op == Op::kExperts) {
+      const Node& made = graph.nodes()[static_cast<size_t>(producer)];
+      if (made.op == Op::kExperts) {
         dead[static_cast<size_t>(producer)] = true;
-        before.emplace(node.output, experts);
+        before.emplace(node.output, made);
+        break;
+      }
+      if (IsPlainSum(made)) {
+        dead[static_cast<size_t>(producer)] = true;
+        node = Node{
+            Op::kCollective, {made.inputs[0], node.inputs[1 - side]}, node.output, made.attributes};
         break;
       }
       const Node* linear = PrivateLinear(graph, links, node.inputs[side]);

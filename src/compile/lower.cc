@@ -2,6 +2,8 @@
 // an operand that nobody needs any more, where the instruction allows it.
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "base/check.h"
 #include "compile/passes.h"
@@ -75,6 +77,9 @@ class Lowering {
   void DeclareRegisters() {
     for (const ir::SymbolBound& symbol : graph_.symbols())
       lowered_.program.registers.push_back({symbol.name, symbol.max, false});
+    lowered_.program.ranks = static_cast<int32_t>(graph_.ranks);
+    if (graph_.ranks > 1)
+      lowered_.program.registers.push_back({isa::kRankRegister, graph_.ranks - 1, true});
   }
 
   isa::Dim DimOf(const ir::Dim& dim) const {
@@ -104,12 +109,13 @@ class Lowering {
     for (size_t i = 0; i < graph_.values().size(); ++i) {
       const ir::Value& value = graph_.values()[i];
       if (value.kind != ValueKind::kInput) continue;
-      if (value.dtype != DType::kI32 || value.shape.empty() || value.shape.size() > 2)
-        return Unsupported("input '" + value.name + "' is not a list or table of i32");
+      if ((value.dtype != DType::kI32 && value.dtype != DType::kF32) || value.shape.empty() ||
+          value.shape.size() > 2)
+        return Unsupported("input '" + value.name + "' is not a list or table of i32 or f32");
       isa::Buffer buffer{.name = value.name,
                          .kind = isa::BufferKind::kInput,
                          .form = isa::Form::kRows,
-                         .dtype = DType::kI32,
+                         .dtype = value.dtype,
                          .rows = DimOf(value.shape[0]),
                          .cols = value.shape.size() == 2 ? value.shape[1].size : 1};
       if (value.index_bound) {
@@ -179,19 +185,27 @@ class Lowering {
     return (size + multiple - 1) / multiple * multiple;
   }
 
+  // What rows are quantised to for weights of this type; absent: they are taken as they are.
+  std::optional<DType> ActivationType(DType weight_type) const {
+    if (!IsQuantisedType(weight_type) || options_.weight_only) return std::nullopt;
+    return weight_type == DType::kF8E4M3 ? DType::kF8E4M3 : DType::kI8;
+  }
+
   // `x` as a weight of this type takes it: as it is, or quantised.
   View Activations(View x, DType weight_type) {
-    if (!IsBlockType(weight_type)) return x;
+    const auto type = ActivationType(weight_type);
+    if (!type) return x;
     View quantised = AddTemporary(
-        {.form = isa::Form::kQuantised, .dtype = DType::kI8, .rows = RowsOf(x), .cols = x.cols});
+        {.form = isa::Form::kQuantised, .dtype = *type, .rows = RowsOf(x), .cols = x.cols});
     Emit(isa::Opcode::kQuantise, {x, quantised});
     return quantised;
   }
 
-  // The same of a value of the graph, which is quantised once for all that take it.
+  // The same of a value of the graph, which is quantised to a type once for all that take it.
   View Activations(ValueId x, DType weight_type) {
-    if (!IsBlockType(weight_type)) return ViewOf(x);
-    const auto [found, added] = quantised_.try_emplace(x);
+    const auto type = ActivationType(weight_type);
+    if (!type) return ViewOf(x);
+    const auto [found, added] = quantised_.try_emplace({x, *type});
     if (added) found->second = Activations(ViewOf(x), weight_type);
     return found->second;
   }
@@ -314,6 +328,9 @@ class Lowering {
         return {};
       case Op::kAttention:
         return LowerAttention(node);
+      case Op::kCollective:
+        LowerCollective(node);
+        return {};
       case Op::kSample:
         Emit(isa::Opcode::kSample,
              {ViewOf(in[0]), ViewOf(in[1]), ViewOf(in[2]), ViewOf(in[3]), ViewOf(node.output)});
@@ -411,6 +428,18 @@ class Lowering {
     return {};
   }
 
+  // A sum takes the place of its residual, or of what it adds up.
+  void LowerCollective(const Node& node) {
+    const auto& in = node.inputs;
+    const int64_t kind = ir::IntAttribute(node, "kind");
+    const View residual = in[1] == ir::kNoValue ? View{} : ViewOf(in[1]);
+    if (in[1] != ir::kNoValue && in[1] != in[0])
+      TakeOver(node.output, in[1]);
+    else if (static_cast<isa::Collective>(kind) == isa::Collective::kAllReduce)
+      TakeOver(node.output, in[0]);
+    Emit(isa::Opcode::kCollective, {ViewOf(in[0]), residual, ViewOf(node.output)}, {kind});
+  }
+
   // Keys and values first go to the cache; attention reads them back from there, its own too.
   Result<void> LowerAttention(const Node& node) {
     const auto& in = node.inputs;
@@ -438,7 +467,8 @@ class Lowering {
                               .heads = ir::IntAttribute(node, "kv_heads")}));
     Emit(isa::Opcode::kKvAppend, {ViewOf(in[1]), ViewOf(in[2]), sequences, pages, cache});
     Emit(isa::Opcode::kAttention, {ViewOf(in[0]), sequences, pages, cache, ViewOf(node.output)},
-         {ir::IntAttribute(node, "heads"), Real(ir::FloatAttribute(node, "scale"))});
+         {ir::IntAttribute(node, "heads"), Real(ir::FloatAttribute(node, "scale")),
+          ir::IntAttribute(node, "window")});
     return {};
   }
 
@@ -447,9 +477,9 @@ class Lowering {
   const StoredTypes& types_;
   PackPlan& packing_;
   Lowered lowered_;
-  std::map<ValueId, View> quantised_;  // by value of the graph
-  std::vector<View> views_;            // by value; kNoValue: the value has a place of its own
-  std::vector<int> last_use_;          // by value: position of the last node that reads it
+  std::map<std::pair<ValueId, DType>, View> quantised_;  // by value of the graph, and type
+  std::vector<View> views_;    // by value; kNoValue: the value has a place of its own
+  std::vector<int> last_use_;  // by value: position of the last node that reads it
   int position_ = 0;
 };
 

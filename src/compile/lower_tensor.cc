@@ -857,7 +857,7 @@ class TensorLowering {
 
   // x as a weight of this type takes it: as it is, or quantised, once for all who take it.
   View Activations(ValueId x, const isa::Buffer& weight) {
-    if (!IsBlockType(weight.dtype)) return Matrix(x, weight.cols);
+    if (!IsBlockType(weight.dtype) || options_.weight_only) return Matrix(x, weight.cols);
     const auto [found, is_new] = quantised_.try_emplace({layout_.Alias(x), weight.cols});
     if (!is_new) return found->second;
     const View rows = Matrix(x, weight.cols);

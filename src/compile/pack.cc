@@ -66,11 +66,12 @@ class SourceRows {
     const int64_t cols = rule.cols;
     TRY_ASSIGN(const std::vector<SourceTensor> tensors, FindTensors(slices, rule, source));
     for (const auto& [tensor, slice] : tensors) {
-      if (!IsReal(tensor.dtype) || tensor.shape.size() < 2 || tensor.shape.back() != cols ||
-          cols % BlockSize(tensor.dtype) != 0)
+      if (!IsReal(tensor.dtype) || tensor.shape.size() < 2 || !FitsColumns(tensor, slice, cols))
         return Misfit("tensor '" + slice.tensor + "' is not a float tensor of " +
-                      std::to_string(cols) + " columns");
-      const int64_t row_bytes = cols / BlockSize(tensor.dtype) * BlockBytes(tensor.dtype);
+                      std::to_string(slice.cols == 0 ? cols : slice.first_col + cols) + " columns" +
+                      (slice.cols == 0 ? "" : " or more, cut between its blocks"));
+      const int64_t block = BlockSize(tensor.dtype);
+      const int64_t row_bytes = tensor.shape.back() / block * BlockBytes(tensor.dtype);
       const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
       const int64_t taken = slice.rows == 0 ? rows : slice.rows;
       if (slice.first_row < 0 || taken < 1 || slice.first_row > rows ||
@@ -82,7 +83,7 @@ class SourceRows {
       opened.parts_.push_back(
           {tensor.bytes.subspan(static_cast<size_t>(slice.first_row * row_bytes),
                                 static_cast<size_t>(taken * row_bytes)),
-           tensor.dtype, row_bytes});
+           tensor.dtype, row_bytes, slice.first_col / block * BlockBytes(tensor.dtype)});
       opened.count_ += taken;
     }
     return opened;
@@ -96,7 +97,7 @@ class SourceRows {
   SourceRow Row(int64_t row) const {
     const size_t at = PartOf(row);
     const Part& part = parts_[at];
-    return {part.bytes.data() + (row - begins_[at]) * part.row_bytes, part.dtype};
+    return {part.bytes.data() + (row - begins_[at]) * part.row_bytes + part.first_byte, part.dtype};
   }
 
   // Rows [begin, end) have been packed.
@@ -118,7 +119,17 @@ class SourceRows {
     std::span<const std::byte> bytes;
     DType dtype = DType::kF32;
     int64_t row_bytes = 0;
+    int64_t first_byte = 0;  // of the columns taken, in a row
   };
+  // Whether `cols` columns, or the slice's, are there and begin and end with blocks.
+  static bool FitsColumns(const ir::TensorView& tensor, const ir::TensorSlice& slice,
+                          int64_t cols) {
+    const int64_t block = BlockSize(tensor.dtype), all = tensor.shape.back();
+    if (all < 1 || all % block != 0 || cols % block != 0) return false;
+    if (slice.cols == 0) return all == cols;
+    return slice.cols == cols && slice.first_col >= 0 && slice.first_col % block == 0 &&
+           slice.first_col <= all - cols;
+  }
   size_t PartOf(int64_t row) const {
     return static_cast<size_t>(std::ranges::upper_bound(begins_, row) - begins_.begin()) - 1;
   }
@@ -197,6 +208,29 @@ class ChannelMap {
   int64_t rows_ = 0;               // of one expert in each list
 };
 
+// What values are to be divided by so that the largest becomes `limit`, as kernels/kernels.h has it
+// for activations: a = max |x|; scale = a / limit, inverse = limit / a. Zeros with a scale of 0
+// when a is 0 or limit / a overflows; with a scale that is NaN where one is a NaN or an infinity.
+struct RowScale {
+  float scale = 0;
+  float inverse = 0;
+  bool is_zero = false;  // all values are to become 0
+};
+RowScale ScaleOf(const float* values, int64_t count, float limit) {
+  float largest = 0;
+  bool is_finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    is_finite = is_finite && std::isfinite(values[i]);
+    largest = std::max(largest, std::abs(values[i]));
+  }
+  const float inverse = limit / largest;
+  const bool is_zero = !is_finite || largest == 0 || !std::isfinite(inverse);
+  const float scale = !is_finite ? std::numeric_limits<float>::quiet_NaN()
+                      : is_zero  ? 0
+                                 : largest / limit;
+  return {scale, inverse, is_zero};
+}
+
 // Packs blocks of 16 channels of one weight, of `cols` steps each. One per thread: keeps rows it
 // converts.
 class BlockPacker {
@@ -220,7 +254,7 @@ class BlockPacker {
     if (!IsBlockType(buffer_.dtype)) {
       std::memset(lines, 0, static_cast<size_t>(bytes));
       for (int64_t lane = 0; lane < isa::kLanes; ++lane)
-        PackFloats(rows[static_cast<size_t>(lane)], lines + lane * isa::kLaneBytes);
+        PackSingly(rows[static_cast<size_t>(lane)], lines + lane * isa::kLaneBytes);
       return;
     }
     LaneBlocks lanes{};
@@ -230,8 +264,8 @@ class BlockPacker {
   }
 
  private:
-  // One channel of a float weight; `lane` is its place in the first line.
-  void PackFloats(const SourceRow& row, std::byte* lane) {
+  // One channel of a weight whose values lie singly; `lane` is its place in the first line.
+  void PackSingly(const SourceRow& row, std::byte* lane) {
     if (row.bytes == nullptr) return;
     if (buffer_.dtype == DType::kBf16 && row.dtype == DType::kBf16) {  // two at a time, as they lie
       for (int64_t step = 0; step < cols_; step += 2)
@@ -246,10 +280,24 @@ class BlockPacker {
                     sizeof(float));
       return;
     }
+    if (buffer_.dtype == DType::kF8E4M3) {
+      PutF8(floats_.data(), lane);
+      return;
+    }
     for (int64_t step = 0; step < cols_; ++step) {
       const Bf16 bits = F32ToBf16(floats_[static_cast<size_t>(step)]);
       std::memcpy(lane + step / 2 * isa::kLineBytes + step % 2 * 2, &bits, sizeof bits);
     }
+  }
+
+  // With a scale for the channel, in the first line.
+  void PutF8(const float* values, std::byte* lane) const {
+    const RowScale scale = ScaleOf(values, cols_, kF8E4M3Max);
+    std::memcpy(lane, &scale.scale, sizeof scale.scale);
+    lane += isa::BlockScaleLines(DType::kF8E4M3) * isa::kLineBytes;
+    for (int64_t step = 0; step < cols_; ++step)
+      lane[step / 4 * isa::kLineBytes + step % 4] =
+          std::byte{F32ToF8E4M3(scale.is_zero ? 0.0f : values[step] * scale.inverse)};
   }
 
   // A row as blocks of the buffer's type: the file's own, or made from its values.
@@ -339,28 +387,15 @@ Result<void> PackTransposed(const isa::Buffer& buffer, const PackRule& rule,
 
 // ---- Embedding tables ----
 
-// One row of floats in a table's form (isa/layout.h). Integers as kernels/kernels.h has it for
-// activations, with the largest value `limit`: a = max |x|; scale = a / limit; q = round to nearest
-// even of x * (limit / a), 0 when a is 0 or limit / a overflows; a row that holds a NaN or an
-// infinity gets q = 0 and scale = NaN.
+// One row of floats in a table's form of integers (isa/layout.h): q = x * inverse, rounded to
+// nearest even.
 void PutScaledRow(const float* values, int64_t cols, DType type, std::byte* out) {
   const bool nibbles = type == DType::kI4;
-  const float limit = nibbles ? 7 : 127;
-  float largest = 0;
-  bool is_finite = true;
+  const RowScale scale = ScaleOf(values, cols, nibbles ? 7 : 127);
+  std::memcpy(out, &scale.scale, sizeof scale.scale);
+  out += sizeof scale.scale;
   for (int64_t i = 0; i < cols; ++i) {
-    is_finite = is_finite && std::isfinite(values[i]);
-    largest = std::max(largest, std::abs(values[i]));
-  }
-  const float inverse = limit / largest;
-  const bool is_zero = !is_finite || largest == 0 || !std::isfinite(inverse);
-  const float scale = !is_finite ? std::numeric_limits<float>::quiet_NaN()
-                      : is_zero  ? 0
-                                 : largest / limit;
-  std::memcpy(out, &scale, sizeof scale);
-  out += sizeof scale;
-  for (int64_t i = 0; i < cols; ++i) {
-    const int q = is_zero ? 0 : static_cast<int>(std::nearbyint(values[i] * inverse));
+    const int q = scale.is_zero ? 0 : static_cast<int>(std::nearbyint(values[i] * scale.inverse));
     if (!nibbles)
       out[i] = static_cast<std::byte>(static_cast<int8_t>(q));
     else
@@ -477,13 +512,19 @@ Result<void> PackVector(const isa::Buffer& buffer, const PackRule& rule,
     const auto rows = static_cast<int64_t>(tensor.bytes.size()) / row_bytes;
     const int64_t taken = slice.rows == 0 ? rows : slice.rows;
     if (slice.first_row < 0 || slice.first_row > rows || taken > rows - slice.first_row ||
-        taken * cols > buffer.cols - std::ssize(values))
+        (slice.cols != 0 &&
+         (taken != 1 || slice.first_col < 0 || slice.cols > cols ||
+          slice.first_col > cols - slice.cols || BlockSize(tensor.dtype) != 1)) ||
+        taken * (slice.cols == 0 ? cols : slice.cols) > buffer.cols - std::ssize(values))
       return Misfit("tensor '" + slice.tensor + "' has " + std::to_string(rows) + " rows of " +
                     std::to_string(cols) + " values where the Program declares " +
                     std::to_string(buffer.cols) + " in all");
-    values.resize(values.size() + static_cast<size_t>(taken * cols));
-    Dequantise(tensor.dtype, tensor.bytes.data() + slice.first_row * row_bytes, taken * cols,
-               values.data() + std::ssize(values) - taken * cols);
+    const int64_t count = taken * (slice.cols == 0 ? cols : slice.cols);
+    values.resize(values.size() + static_cast<size_t>(count));
+    Dequantise(tensor.dtype,
+               tensor.bytes.data() + slice.first_row * row_bytes +
+                   slice.first_col * BlockBytes(tensor.dtype),
+               count, values.data() + std::ssize(values) - count);
     source.Release(tensor.bytes);
   }
   if (std::ssize(values) != buffer.cols)
@@ -577,6 +618,7 @@ Result<isa::BoundWeights> PackAll(const isa::Program& program, const PackPlan& p
       TRY_ASSIGN(auto table, ShareTable(buffer, plan.at(buffer.name), source));
       if (table) {
         bound.by_buffer[i] = table->bytes;
+        bound.mapped_tables.push_back(table->bytes);
         shared.push_back(std::move(table->owner));
         continue;
       }

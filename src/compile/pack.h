@@ -25,7 +25,7 @@ struct PackRule {
     kRaw,         // the bytes of `slices`, one after the other, or of `literal`
   };
   Kind kind = Kind::kConcat;
-  // Rows of tensors; one whose `rows` are 0 means the whole tensor.
+  // Rows of tensors, or columns of these; one whose `rows` are 0 means the whole tensor.
   std::vector<ir::TensorSlice> slices = {};
   std::vector<ir::TensorSlice> others = {};
   int64_t cols = 0;  // of a matrix: values in a row; what the buffer has beyond is 0

@@ -25,6 +25,8 @@ size_t StreamOf(isa::Opcode op) {
     case isa::Opcode::kScatter:
     case isa::Opcode::kEmbeddingBag:
       return static_cast<size_t>(isa::Stream::kTransfer);
+    case isa::Opcode::kCollective:
+      return static_cast<size_t>(isa::Stream::kLink);
     default:
       return static_cast<size_t>(isa::Stream::kCompute);
   }

@@ -39,6 +39,7 @@ struct Sizes {
   // Of single weights by name, where they are not `dtype`.
   std::function<std::optional<DType>(const std::string&)> type_of = {};
   int64_t picked = 4;
+  int64_t window = 0;
   // Not 0: layers from `first_expert_layer` on have experts.
   int64_t experts = 0;
   int64_t choices = 2;
@@ -117,7 +118,8 @@ class Builder {
              {"heads", sizes_.heads},
              {"kv_heads", sizes_.kv_heads},
              {"head_dim", dim},
-             {"scale", 0.4}});
+             {"scale", 0.4},
+             {"window", sizes_.window}});
     const ValueId mid = Add(Op::kAdd, at + "attn_add",
                             {h, Linear(at + "o", mixed, hidden, sizes_.heads * dim, sizes_.bias)});
     const ValueId y = Norm(at + "mlp_norm", mid, hidden);

@@ -59,7 +59,9 @@ enum class Op : uint8_t {
   kSlice,        // x [rows, n] -> columns [begin, begin + size)
   kRopeTable,    // positions [rows], inv_freq [half] -> [rows, 2 half]: cosines, then sines
   kRope,         // x [rows, heads * head_dim], table -> rotated per head
-  kAttention,   // q, k, v, sequences, pages -> [rows, heads * head_dim]; causal, over layer's cache
+  // q, k, v, sequences, pages -> [rows, heads * head_dim]; causal, over layer's cache; a row sees
+  // the last `window` positions, its own included, 0: all
+  kAttention,
   kSelectRows,  // x [rows, cols], index [picked] -> [picked, cols]
   // logits [picked, vocab], params [picked, words], adjust_tokens [adjusts], adjustments
   // [adjusts, 2] -> tokens record [picked, words]
@@ -69,6 +71,11 @@ enum class Op : uint8_t {
   // router logits, their outputs down(silu(gate x) * up x) weighted by the softmax of those logits
   // over all experts, divided by the chosen ones' sum when `normalise` is 1
   kExperts,
+  // x [rows, n], residual? -> by `kind` (isa's collective): 0 all_reduce [rows, n], the sum of all
+  // ranks' x; 1 all_gather [rows, ranks * n], all ranks' x side by side; 2 reduce_scatter
+  // [rows, n / ranks], this rank's columns of the sum; 3 all_to_all [rows, n], of all ranks' x this
+  // rank's columns. Sums take a residual, which is added to them
+  kCollective,
 
   // Operators on tensors of any rank up to kMaxRank and any element type, for imported models.
   // Shapes broadcast as numpy's do, where said. A scalar has rank 0.
@@ -134,11 +141,13 @@ enum class ValueKind : uint8_t {
 };
 
 // Rows [first_row, first_row + rows) of a tensor in the model's files, its dimensions but the last
-// taken together as rows.
+// taken together as rows; of these, columns [first_col, first_col + cols), all when cols is 0.
 struct TensorSlice {
   std::string tensor;
   int64_t first_row = 0;
   int64_t rows = 0;
+  int64_t first_col = 0;
+  int64_t cols = 0;
   bool operator==(const TensorSlice&) const = default;
 };
 
@@ -175,6 +184,10 @@ class Graph {
 
   // Facts that engines need and that no shape tells, e.g. "max_positions". Copied to the Program.
   std::map<std::string, int64_t> facts;
+
+  // How many chips run the graph together, 1 to 1024. The graph is that of each; they differ in the
+  // slices of weights.
+  int64_t ranks = 1;
 
   // Building. Names must be new (CHECK); shapes of node outputs come from the op's rule.
   void AddSymbol(std::string name, int64_t max);

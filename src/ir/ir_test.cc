@@ -98,7 +98,12 @@ TEST_F(GraphTest, ShapesFollowTheRules) {
 
   const ValueId k = *graph.AddNode(Op::kLinear, "k", {x, kv_proj});
   EXPECT_EQ(Add(Op::kAttention, {x, k, k, sequences, pages},
-                {{"layer", 0}, {"heads", 4}, {"kv_heads", 2}, {"head_dim", 8}, {"scale", 0.35}}),
+                {{"layer", 0},
+                 {"heads", 4},
+                 {"kv_heads", 2},
+                 {"head_dim", 8},
+                 {"scale", 0.35},
+                 {"window", 0}}),
             "[rows, 32] f32");
 
   const ValueId last = *graph.AddNode(Op::kSelectRows, "last", {x, picked});
@@ -106,6 +111,27 @@ TEST_F(GraphTest, ShapesFollowTheRules) {
   EXPECT_EQ(Add(Op::kSample, {logits, params, adjust_tokens, adjustments}, {{"record_words", 44}}),
             "[picked, 44] i32");
   EXPECT_TRUE(Verify(graph));
+}
+
+TEST_F(GraphTest, CollectivesFollowTheRanks) {
+  graph.ranks = 4;
+  const auto collective = [this](int64_t kind, std::vector<ValueId> inputs) {
+    return Add(Op::kCollective, std::move(inputs), {{"kind", kind}});
+  };
+  EXPECT_EQ(collective(0, {x}), "[rows, 32] f32");
+  EXPECT_EQ(collective(0, {x, x}), "[rows, 32] f32");
+  EXPECT_EQ(collective(1, {x}), "[rows, 128] f32");
+  EXPECT_EQ(collective(2, {x}), "[rows, 8] f32");
+  EXPECT_EQ(collective(3, {x}), "[rows, 32] f32");
+  EXPECT_THAT(collective(4, {x}), HasSubstr("kind is none of 0 to 3"));
+  EXPECT_THAT(collective(1, {x, x}), HasSubstr("only sums take a residual"));
+  EXPECT_THAT(collective(2, {x, x}), HasSubstr("is not [rows, 8]"));
+  EXPECT_TRUE(Verify(graph));
+  EXPECT_THAT(ToText(graph), HasSubstr("ranks 4\n"));
+  graph.ranks = 3;
+  EXPECT_THAT(collective(2, {x}), HasSubstr("the ranks do not divide the columns of x"));
+  graph.ranks = 0;
+  EXPECT_THAT(Verify(graph).error().message, HasSubstr("ranks are not in 1..1024"));
 }
 
 TEST_F(GraphTest, WhatDoesNotFitIsNamed) {
@@ -127,7 +153,12 @@ TEST_F(GraphTest, WhatDoesNotFitIsNamed) {
   EXPECT_THAT(Add(Op::kSlice, {x}, {{"begin", 25}, {"size", 8}}), HasSubstr("outside of x"));
   EXPECT_THAT(Add(Op::kSlice, {x}, {{"begin", 1}, {"size", INT64_MAX}}), HasSubstr("outside"));
   EXPECT_THAT(Add(Op::kAttention, {x, x, x, sequences, pages},
-                  {{"layer", 0}, {"heads", 4}, {"kv_heads", 3}, {"head_dim", 8}, {"scale", 1.0}}),
+                  {{"layer", 0},
+                   {"heads", 4},
+                   {"kv_heads", 3},
+                   {"head_dim", 8},
+                   {"scale", 1.0},
+                   {"window", 0}}),
               HasSubstr("kv_heads do not divide heads"));
 }
 
@@ -183,6 +214,11 @@ TEST_F(GraphTest, SlicesGiveAWeightsRows) {
   EXPECT_THAT(failure({{"a", -1, 6}}), HasSubstr("not sound"));
   EXPECT_THAT(failure({{"a", INT64_MAX, 6}}), HasSubstr("not sound"));
   EXPECT_THAT(failure({{"", 0, 6}}), HasSubstr("not sound"));
+  // Of as many columns as the weight has.
+  EXPECT_EQ(failure({{"a", 0, 3, 8, 4}, {"b", 0, 3}}), "");
+  EXPECT_THAT(failure({{"a", 0, 6, 8, 3}}), HasSubstr("takes 3 columns from column 8"));
+  EXPECT_THAT(failure({{"a", 0, 6, -1, 4}}), HasSubstr("takes 4 columns from column -1"));
+  EXPECT_THAT(failure({{"a", 0, 6, 4, 0}}), HasSubstr("takes 0 columns from column 4"));
   graph.SetSlices(inv_freq, {{"a", 0, 1}});
   EXPECT_THAT(Verify(graph).error().message, HasSubstr("is no weight of a file"));
 }

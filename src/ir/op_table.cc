@@ -164,6 +164,7 @@ Result<Shape> AttentionShape(const Use& use) {
   TRY(ListOf(use, 4));
   TRY(Expect(use.value(4).index_bound.has_value(), "pages have no bound"));
   TRY(Expect(use.integer("layer") >= 0, "layer is negative"));
+  TRY(Expect(use.integer("window") >= 0, "window is negative"));
   TRY(Expect(std::isfinite(use.real("scale")), "scale is not finite"));
   return use.value(0).shape;
 }
@@ -208,6 +209,18 @@ Result<Shape> ExpertsShape(const Use& use) {
   return use.value(0).shape;
 }
 
+Result<Shape> CollectiveShape(const Use& use) {
+  const int64_t kind = use.integer("kind");
+  const int64_t ranks = use.graph.ranks;
+  TRY_ASSIGN(const Table x, TableOf(use, 0));
+  TRY(Expect(kind >= 0 && kind <= 3, "kind is none of 0 to 3"));
+  TRY(Expect(kind < 2 || x.cols % ranks == 0, "the ranks do not divide the columns of x"));
+  TRY(Expect(!use.has(1) || kind % 2 == 0, "only sums take a residual"));
+  const int64_t cols = kind == 1 ? x.cols * ranks : kind == 2 ? x.cols / ranks : x.cols;
+  if (use.has(1)) TRY(ExpectTable(use, 1, x.rows, cols));
+  return Shape{x.rows, Constant(cols)};
+}
+
 using enum OperandType;
 
 constexpr OperandInfo kEmbeddingOperands[] = {{"table"}, {"ids", kInteger}};
@@ -226,17 +239,19 @@ constexpr OperandInfo kSampleOperands[] = {
     {"logits"}, {"params", kInteger}, {"adjust_tokens", kInteger}, {"adjustments", kInteger}};
 constexpr OperandInfo kExpertsOperands[] = {{"x"}, {"router"}, {"gate"}, {"up"}, {"down"}};
 
+constexpr OperandInfo kCollectiveOperands[] = {{"x"}, {"residual", kReal, true}};
+
+constexpr AttributeInfo kCollectiveAttributes[] = {{"kind", AttributeType::kInteger}};
 constexpr AttributeInfo kRmsNormAttributes[] = {{"group", AttributeType::kInteger},
                                                 {"epsilon", AttributeType::kReal}};
 constexpr AttributeInfo kSliceAttributes[] = {{"begin", AttributeType::kInteger},
                                               {"size", AttributeType::kInteger}};
 constexpr AttributeInfo kRopeTableAttributes[] = {{"scale", AttributeType::kReal}};
 constexpr AttributeInfo kRopeAttributes[] = {{"heads", AttributeType::kInteger}};
-constexpr AttributeInfo kAttentionAttributes[] = {{"layer", AttributeType::kInteger},
-                                                  {"heads", AttributeType::kInteger},
-                                                  {"kv_heads", AttributeType::kInteger},
-                                                  {"head_dim", AttributeType::kInteger},
-                                                  {"scale", AttributeType::kReal}};
+constexpr AttributeInfo kAttentionAttributes[] = {
+    {"layer", AttributeType::kInteger},    {"heads", AttributeType::kInteger},
+    {"kv_heads", AttributeType::kInteger}, {"head_dim", AttributeType::kInteger},
+    {"scale", AttributeType::kReal},       {"window", AttributeType::kInteger}};
 constexpr AttributeInfo kSampleAttributes[] = {{"record_words", AttributeType::kInteger}};
 
 constexpr AttributeInfo kExpertsAttributes[] = {{"choices", AttributeType::kInteger},
@@ -341,6 +356,7 @@ constexpr std::array<OpInfo, kOpCount> kTable = {{
     {Op::kSelectRows, "select_rows", kSelectRowsOperands, {}, SelectRowsShape},
     {Op::kSample, "sample", kSampleOperands, kSampleAttributes, SampleShape, DType::kI32},
     {Op::kExperts, "experts", kExpertsOperands, kExpertsAttributes, ExpertsShape},
+    {Op::kCollective, "collective", kCollectiveOperands, kCollectiveAttributes, CollectiveShape},
     TensorOp(Op::kMap, "map", kMapOperands, kMapAttributes, MapShape, true, MapType),
     TensorOp(Op::kReduce, "reduce", kTensorOperands, kReduceAttributes, ReduceShape, false,
              ReduceType),

@@ -23,7 +23,9 @@ std::string Origin(const Value& weight) {
   if (weight.slices.empty()) return "";
   const TensorSlice& first = weight.slices.front();
   std::string text =
-      fmt::format(" from {}[{}:{}]", first.tensor, first.first_row, first.first_row + first.rows);
+      fmt::format(" from {}[{}:{}", first.tensor, first.first_row, first.first_row + first.rows);
+  if (first.cols > 0) text += fmt::format(", {}:{}", first.first_col, first.first_col + first.cols);
+  text += "]";
   if (weight.slices.size() > 1) text += fmt::format(" and {} more", weight.slices.size() - 1);
   return text;
 }
@@ -77,6 +79,7 @@ std::string ToText(const Graph& graph) {
       if (input != kNoValue) used[static_cast<size_t>(input)] = true;
 
   std::string text = "graph " + graph.name + "\n";
+  if (graph.ranks != 1) text += fmt::format("ranks {}\n", graph.ranks);
   for (const auto& [name, fact] : graph.facts) text += fmt::format("fact {} = {}\n", name, fact);
   for (const SymbolBound& symbol : graph.symbols())
     text += fmt::format("symbol {} <= {}\n", symbol.name, symbol.max);

@@ -8,6 +8,7 @@ namespace {
 
 // Sizes of values are products of dimensions, so that offsets into any of them fit in 63 bits with
 // room for element sizes and counts of buffers.
+constexpr int64_t kMaxRanks = 1024;
 constexpr int64_t kMaxElements = int64_t{1} << 48;
 
 std::unexpected<Error> Invalid(std::string message) {
@@ -31,6 +32,11 @@ Result<void> VerifySlices(const Graph& graph, const Value& value, int64_t elemen
       return Invalid("'" + value.name + "' has a slice of '" + slice.tensor +
                      "' that is not sound: it takes " + std::to_string(slice.rows) +
                      " rows from row " + std::to_string(slice.first_row));
+    if (slice.first_col < 0 || slice.first_col > kMaxElements ||
+        (slice.cols == 0 ? slice.first_col != 0 : slice.cols != MaxSize(graph, value.shape.back())))
+      return Invalid("'" + value.name + "' has a slice of '" + slice.tensor +
+                     "' that is not sound: it takes " + std::to_string(slice.cols) +
+                     " columns from column " + std::to_string(slice.first_col));
     left -= slice.rows;
   }
   if (left == 0) return {};
@@ -85,6 +91,7 @@ Result<void> VerifySizes(const Graph& graph, const Node& node) {
 }  // namespace
 
 Result<void> Verify(const Graph& graph) {
+  if (graph.ranks < 1 || graph.ranks > kMaxRanks) return Invalid("ranks are not in 1..1024");
   std::vector<bool> defined;
   for (const Value& value : graph.values()) {
     TRY(VerifyValue(graph, value));

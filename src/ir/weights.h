@@ -31,8 +31,9 @@ class WeightSource {
   // These bytes of a tensor have been copied; whole mapped pages of them may leave memory.
   virtual void Release(std::span<const std::byte> bytes) const = 0;
 
-  // Bytes of a tensor, where they lie, as memory that may be written without changing the file, and
-  // what keeps it there when the source is gone. Absent, as by default: they must be copied.
+  // Bytes of a tensor, where they lie in a file that is mapped privately, as memory that may be
+  // written without changing the file, and what keeps it there when the source is gone. Absent, as
+  // by default: they must be copied.
   struct Shared {
     std::span<std::byte> bytes;
     std::shared_ptr<const void> owner;

@@ -29,6 +29,34 @@ Result<void> CheckOptions(const GraphOptions& options) {
   return {};
 }
 
+// That every rank gets as much of everything.
+Result<void> CheckRanks(const Qwen3Config& config, const GraphOptions& options) {
+  constexpr int64_t kMaxRanks = 1024;
+  const int64_t ranks = options.ranks;
+  if (ranks < 1 || ranks > kMaxRanks || options.rank < 0 || options.rank >= ranks)
+    return Fail(ErrorCode::kInvalidArgument, "rank " + std::to_string(options.rank) + " of " +
+                                                 std::to_string(ranks) + " is not in 1 to 1024");
+  const auto undivided = [&](const char* what, int64_t size) {
+    return Fail(ErrorCode::kUnsupported, std::to_string(ranks) + " ranks do not divide " + what +
+                                             " (" + std::to_string(size) + ")");
+  };
+  if (config.heads % ranks != 0) return undivided("num_attention_heads", config.heads);
+  if (config.kv_heads % ranks != 0 && ranks % config.kv_heads != 0)
+    return undivided("num_key_value_heads", config.kv_heads);
+  const bool has_dense = config.experts == 0 || !config.dense_layers.empty();
+  if (has_dense && config.intermediate_size % ranks != 0)
+    return undivided("intermediate_size", config.intermediate_size);
+  if (config.experts > 0 && config.expert_intermediate_size % ranks != 0)
+    return undivided("moe_intermediate_size", config.expert_intermediate_size);
+  return {};
+}
+
+int64_t Product(const std::vector<int64_t>& shape) {
+  int64_t product = 1;
+  for (const int64_t size : shape) product *= size;
+  return product;
+}
+
 std::string ToString(const std::vector<int64_t>& shape) {
   ir::Shape dims;
   for (const int64_t size : shape) dims.push_back(Constant(size));
@@ -43,6 +71,7 @@ class Qwen3Builder {
 
   Result<ir::Graph> Build() {
     graph_.name = config_.experts > 0 ? "qwen3_moe" : "qwen3";
+    graph_.ranks = options_.ranks;
     DeclareInputs();
     const ValueId embedding =
         Weight("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
@@ -53,10 +82,7 @@ class Qwen3Builder {
     // Only rows whose next token is wanted go on.
     const ValueId last = Add(Op::kSelectRows, "last", {h, picked_rows_});
     const ValueId normed = RmsNorm("last.norm", last, "model.norm.weight", config_.hidden_size);
-    const ValueId head = config_.tie_word_embeddings
-                             ? embedding
-                             : Weight("lm_head.weight", {config_.vocab_size, config_.hidden_size});
-    const ValueId logits = Add(Op::kLinear, "logits", {normed, head});
+    const ValueId logits = Logits(normed, embedding);
     graph_.AddOutput(logits);
     graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_, adjust_tokens_, adjustments_},
                          {{"record_words", options_.sample_record_words}}));
@@ -134,12 +160,26 @@ class Qwen3Builder {
     const int64_t hidden = config_.hidden_size;
     const int64_t q_dim = config_.heads * config_.head_dim;
     const int64_t kv_dim = config_.kv_heads * config_.head_dim;
-    const auto linear = [&](const std::string& name, ValueId input, const std::string& projection,
-                            int64_t n, int64_t k) {
-      const ValueId w = Weight(weight + projection + ".weight", {n, k});
-      const ValueId bias =
-          config_.attention_bias ? Weight(weight + projection + ".bias", {n}) : ir::kNoValue;
-      return Add(Op::kLinear, node + name, {input, w, bias});
+    // What this rank has of them; of KV heads that are fewer than ranks, one.
+    const int64_t heads = Part(config_.heads);
+    const int64_t kv_heads = std::max<int64_t>(1, Part(config_.kv_heads));
+    const int64_t first_kv_head = options_.rank * config_.kv_heads / options_.ranks;
+    const bool whole = options_.ranks == 1;
+    // Of the n channels of the model, those of this rank.
+    const auto linear = [&](const std::string& name, const std::string& projection, int64_t n,
+                            int64_t channels, int64_t first) {
+      const std::string matrix = weight + projection + ".weight";
+      const std::string vector = weight + projection + ".bias";
+      const ValueId w = whole
+                            ? Weight(matrix, {n, hidden})
+                            : Rows(matrix, TypeOf(matrix, {n, hidden}), hidden, n, channels, first);
+      ValueId bias = ir::kNoValue;
+      if (config_.attention_bias && whole) bias = Weight(vector, {n});
+      if (config_.attention_bias && !whole) {
+        bias = AddWeight(vector, TypeOf(vector, {n}), {channels}, n);
+        graph_.SetSlices(bias, {{vector, 0, 1, first, channels}});
+      }
+      return Add(Op::kLinear, node + name, {x, w, bias});
     };
     // Each head is normalised by itself, then rotated.
     const auto rotated = [&](const std::string& name, ValueId input, int64_t heads) {
@@ -147,19 +187,84 @@ class Qwen3Builder {
           RmsNorm(node + name + "_norm", input, weight + name + "_norm.weight", config_.head_dim);
       return Add(Op::kRope, node + name + "_rope", {normed, rope_}, {{"heads", heads}});
     };
-    const ValueId q = linear("q", x, "q_proj", q_dim, hidden);
-    const ValueId k = linear("k", x, "k_proj", kv_dim, hidden);
-    const ValueId v = linear("v", x, "v_proj", kv_dim, hidden);
-    const ValueId q_rotated = rotated("q", q, config_.heads);
-    const ValueId k_rotated = rotated("k", k, config_.kv_heads);
+    const int64_t dim = config_.head_dim;
+    const ValueId q = linear("q", "q_proj", q_dim, heads * dim, options_.rank * heads * dim);
+    const ValueId k = linear("k", "k_proj", kv_dim, kv_heads * dim, first_kv_head * dim);
+    const ValueId v = linear("v", "v_proj", kv_dim, kv_heads * dim, first_kv_head * dim);
+    const ValueId q_rotated = rotated("q", q, heads);
+    const ValueId k_rotated = rotated("k", k, kv_heads);
     const ValueId mixed =
         Add(Op::kAttention, node + "attn", {q_rotated, k_rotated, v, sequences_, pages_},
             {{"layer", layer},
-             {"heads", config_.heads},
-             {"kv_heads", config_.kv_heads},
+             {"heads", heads},
+             {"kv_heads", kv_heads},
              {"head_dim", config_.head_dim},
-             {"scale", 1.0 / std::sqrt(static_cast<double>(config_.head_dim))}});
-    return linear("o", mixed, "o_proj", hidden, q_dim);
+             {"scale", 1.0 / std::sqrt(static_cast<double>(config_.head_dim))},
+             {"window", int64_t{0}}});
+    const ValueId o = PartOf(weight + "o_proj.weight", hidden, q_dim, Cut::kSteps);
+    return AllReduce(node + "o_sum", Add(Op::kLinear, node + "o", {mixed, o, OutputBias(weight)}));
+  }
+
+  // Of several ranks the first adds it.
+  ValueId OutputBias(const std::string& weight) {
+    if (!config_.attention_bias) return ir::kNoValue;
+    const std::string name = weight + "o_proj.bias";
+    const std::vector<int64_t> shape = {config_.hidden_size};
+    if (options_.rank == 0) return Weight(name, shape);
+    (void)TypeOf(name, shape);
+    parameters_ += config_.hidden_size;
+    return graph_.AddWeight(name, DType::kF32, {Constant(config_.hidden_size)},
+                            std::vector<float>(static_cast<size_t>(config_.hidden_size), 0.0f));
+  }
+
+  // Which part of a matrix [n, k] a rank has.
+  enum class Cut {
+    kWhole,
+    kChannels,  // of the n
+    kSteps,     // of the k
+  };
+
+  // A rank's part of something of `size`.
+  int64_t Part(int64_t size) const { return size / options_.ranks; }
+
+  // The sum over the ranks, or all ranks' columns; of one rank x itself.
+  ValueId Exchange(const std::string& name, ValueId x, int64_t kind) {
+    if (options_.ranks == 1) return x;
+    return Add(Op::kCollective, name, {x}, {{"kind", kind}});
+  }
+  ValueId AllReduce(const std::string& name, ValueId x) { return Exchange(name, x, 0); }
+
+  // Each rank's part of the vocabulary, put together.
+  ValueId Logits(ValueId x, ValueId embedding) {
+    const std::vector<int64_t> shape = {config_.vocab_size, config_.hidden_size};
+    const bool tied = config_.tie_word_embeddings;
+    if (options_.ranks == 1 || config_.vocab_size % options_.ranks != 0)
+      return Add(Op::kLinear, "logits", {x, tied ? embedding : Weight("lm_head.weight", shape)});
+    const int64_t rows = Part(config_.vocab_size);
+    const std::string tensor = tied ? "model.embed_tokens.weight" : "lm_head.weight";
+    if (!tied) parameters_ += Product(shape);
+    const ValueId head =
+        AddWeight("lm_head.weight", TypeOf(tensor, shape), {rows, config_.hidden_size}, 0);
+    graph_.SetSlices(head, {{tensor, options_.rank * rows, rows}});
+    return Exchange("logits", Add(Op::kLinear, "logits.part", {x, head}), 1);
+  }
+
+  // Part of a matrix [n, k] of the model.
+  ValueId PartOf(const std::string& name, int64_t n, int64_t k, Cut cut) {
+    if (options_.ranks == 1 || cut == Cut::kWhole) return Weight(name, {n, k});
+    const DType type = TypeOf(name, {n, k});
+    if (cut == Cut::kChannels) return Rows(name, type, k, n, Part(n), options_.rank * Part(n));
+    const ValueId weight = AddWeight(name, type, {n, Part(k)}, n * k);
+    graph_.SetSlices(weight, {{name, 0, n, options_.rank * Part(k), Part(k)}});
+    return weight;
+  }
+
+  // Rows [first, first + rows) of a matrix [n, k].
+  ValueId Rows(const std::string& name, DType type, int64_t k, int64_t n, int64_t rows,
+               int64_t first) {
+    const ValueId weight = AddWeight(name, type, {rows, k}, n * k);
+    graph_.SetSlices(weight, {{name, first, rows}});
+    return weight;
   }
 
   // down(silu(gate(x)) * up(x))
@@ -167,13 +272,14 @@ class Qwen3Builder {
     const int64_t hidden = config_.hidden_size;
     const int64_t inner = config_.intermediate_size;
     const ValueId gate =
-        Add(Op::kLinear, node + "gate", {x, Weight(weight + "gate_proj.weight", {inner, hidden})});
-    const ValueId up =
-        Add(Op::kLinear, node + "up", {x, Weight(weight + "up_proj.weight", {inner, hidden})});
+        Add(Op::kLinear, node + "gate",
+            {x, PartOf(weight + "gate_proj.weight", inner, hidden, Cut::kChannels)});
+    const ValueId up = Add(Op::kLinear, node + "up",
+                           {x, PartOf(weight + "up_proj.weight", inner, hidden, Cut::kChannels)});
     const ValueId activated = Add(Op::kSilu, node + "silu", {gate});
     const ValueId product = Add(Op::kMul, node + "gated", {activated, up});
-    return Add(Op::kLinear, node + "down",
-               {product, Weight(weight + "down_proj.weight", {hidden, inner})});
+    const ValueId down = PartOf(weight + "down_proj.weight", hidden, inner, Cut::kSteps);
+    return AllReduce(node + "down_sum", Add(Op::kLinear, node + "down", {product, down}));
   }
 
   ValueId Experts(ValueId x, const std::string& node, const std::string& weight) {
@@ -183,12 +289,15 @@ class Qwen3Builder {
     const ValueId router = Weight(weight + "gate.weight", {experts, hidden});
     const std::string all = weight + "experts.";
     const std::string gate_up = all + "gate_up_proj";
-    const ValueId gate = ExpertWeight(all, "gate_proj", {gate_up, 2, 0}, inner, hidden);
-    const ValueId up = ExpertWeight(all, "up_proj", {gate_up, 2, 1}, inner, hidden);
-    const ValueId down = ExpertWeight(all, "down_proj", {all + "down_proj", 1, 0}, hidden, inner);
-    return Add(Op::kExperts, node + "experts", {x, router, gate, up, down},
-               {{"choices", config_.experts_per_token},
-                {"normalise", int64_t{config_.normalise_experts}}});
+    const ValueId gate =
+        ExpertWeight(all, "gate_proj", {gate_up, 2, 0}, inner, hidden, Cut::kChannels);
+    const ValueId up = ExpertWeight(all, "up_proj", {gate_up, 2, 1}, inner, hidden, Cut::kChannels);
+    const ValueId down =
+        ExpertWeight(all, "down_proj", {all + "down_proj", 1, 0}, hidden, inner, Cut::kSteps);
+    return AllReduce(node + "experts_sum",
+                     Add(Op::kExperts, node + "experts", {x, router, gate, up, down},
+                         {{"choices", config_.experts_per_token},
+                          {"normalise", int64_t{config_.normalise_experts}}}));
   }
 
   // Where a fused tensor [experts, parts * n, k] has one projection of all experts.
@@ -198,22 +307,36 @@ class Qwen3Builder {
     int64_t part = 0;
   };
 
-  // One projection of all experts, [experts, n, k], from the form that the files have it in: one
-  // tensor of that shape (GGUF), a fused one (transformers 5), or one for each expert.
+  // One projection of all experts, [experts, n, k], of each of which the rank has a part; from the
+  // form that the files have it in: one tensor of that shape (GGUF), a fused one (transformers 5),
+  // or one for each expert.
   ValueId ExpertWeight(const std::string& all, const std::string& projection,
-                       const FusedPart& fused, int64_t n, int64_t k) {
+                       const FusedPart& fused, int64_t n, int64_t k, Cut cut) {
     const std::string name = all + projection + ".weight";
     const std::vector<int64_t> shape = {config_.experts, n, k};
-    if (weights_ == nullptr || IsThere(name)) return Weight(name, shape);
+    const bool is_one = weights_ == nullptr || IsThere(name);
+    if (is_one && options_.ranks == 1) return Weight(name, shape);
+    const int64_t rows = cut == Cut::kChannels ? Part(n) : n;
+    const int64_t cols = cut == Cut::kSteps ? Part(k) : k;
+    // Rows of an expert whose own begin at `begin`.
+    const auto slice = [&](const std::string& tensor, int64_t begin) {
+      ir::TensorSlice part{tensor, begin + (rows < n ? options_.rank * rows : 0), rows};
+      if (cols < k) part.first_col = options_.rank * cols, part.cols = cols;
+      return part;
+    };
     std::vector<ir::TensorSlice> slices;
     std::optional<DType> dtype;
-    if (IsThere(fused.tensor)) {
+    if (is_one) {
+      dtype = TypeOf(name, shape);
+      for (int64_t expert = 0; expert < config_.experts; ++expert)
+        slices.push_back(slice(name, expert * n));
+    } else if (IsThere(fused.tensor)) {
       dtype = TypeOf(fused.tensor, {config_.experts, fused.parts * n, k});
       for (int64_t expert = 0; expert < config_.experts; ++expert)
-        slices.push_back({fused.tensor, (expert * fused.parts + fused.part) * n, n});
+        slices.push_back(slice(fused.tensor, (expert * fused.parts + fused.part) * n));
     } else {
       for (int64_t expert = 0; expert < config_.experts; ++expert) {
-        slices.push_back({all + std::to_string(expert) + "." + projection + ".weight", 0, n});
+        slices.push_back(slice(all + std::to_string(expert) + "." + projection + ".weight", 0));
         const DType type = TypeOf(slices.back().tensor, {n, k});
         if (type != dtype.value_or(type))
           NoteProblem("'" + slices.back().tensor + "' is " + Name(type) +
@@ -221,7 +344,7 @@ class Qwen3Builder {
         dtype = type;
       }
     }
-    const ValueId weight = AddWeight(name, *dtype, shape);
+    const ValueId weight = AddWeight(name, *dtype, {config_.experts, rows, cols}, Product(shape));
     graph_.SetSlices(weight, std::move(slices));
     return weight;
   }
@@ -240,7 +363,7 @@ class Qwen3Builder {
   }
 
   ValueId Weight(const std::string& name, const std::vector<int64_t>& shape) {
-    return AddWeight(name, TypeOf(name, shape), shape);
+    return AddWeight(name, TypeOf(name, shape), shape, Product(shape));
   }
 
   // Of any type, even one that we do not read.
@@ -259,14 +382,12 @@ class Qwen3Builder {
     return config_.dtype;
   }
 
-  ValueId AddWeight(const std::string& name, DType dtype, const std::vector<int64_t>& shape) {
+  // `parameters`: of the model, of which this is a rank's part.
+  ValueId AddWeight(const std::string& name, DType dtype, const std::vector<int64_t>& shape,
+                    int64_t parameters) {
     ir::Shape dims;
-    int64_t count = 1;
-    for (const int64_t size : shape) {
-      dims.push_back(Constant(size));
-      count *= size;
-    }
-    parameters_ += count;
+    for (const int64_t size : shape) dims.push_back(Constant(size));
+    parameters_ += parameters;
     return graph_.AddWeight(name, dtype, std::move(dims));
   }
 
@@ -293,6 +414,7 @@ Result<ir::Graph> BuildQwen3Graph(const Qwen3Config& config, const GraphOptions&
                                   const ir::WeightSource* weights) {
   TRY(Validate(config));
   TRY(CheckOptions(options));
+  TRY(CheckRanks(config, options));
   return Qwen3Builder(config, options, weights).Build();
 }
 

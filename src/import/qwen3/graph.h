@@ -22,6 +22,10 @@ struct GraphOptions {
   int64_t sample_param_words = 12;  // of a row of "sampling" and of "sampled"; as isa/sampling.h
   int64_t sample_adjustment_words = 2;  // of a row of "adjustments"
   int64_t sample_record_words = 44;
+  // Tensor parallelism: over how many chips the model is spread, and which of them the graph is
+  // for. Graphs of all ranks are equal but for the slices of their weights.
+  int64_t ranks = 1;
+  int64_t rank = 0;
 };
 
 // Inputs, all i32:
@@ -38,8 +42,15 @@ struct GraphOptions {
 // "model.layers.N.mlp.experts.gate_proj.weight" [experts, inner, hidden] and so on, whose slices
 // say where the files have them: a tensor for each expert, or all in one.
 //
+// With several ranks, each has a part of the heads, of the inner columns of MLPs and of every
+// expert, and of the vocabulary of the head: q, k, v, gate, up and the head are cut by output
+// channels, o and down by steps of the reduction, with a collective after each of o, down and head.
+// KV heads that are fewer than ranks stand on several. The embedding, norms and routers are on all;
+// so is a head whose vocabulary the ranks do not divide.
+//
 // With `weights`, every weight takes the type it has in its file; without, the config's.
-// Errors: those of Validate; kInvalidArgument (an option below 1 or above 2^20); kCorrupt when
+// Errors: those of Validate; kInvalidArgument (an option below 1 or above 2^20, a rank that is not
+// there); kUnsupported (ranks that do not divide the model); kCorrupt when
 // tensors are missing from `weights`, have another shape, or a type that we do not read: it counts
 // them all and names the first few.
 Result<ir::Graph> BuildQwen3Graph(const Qwen3Config& config, const GraphOptions& options = {},

@@ -45,7 +45,7 @@ layers.0.q_norm [rows, 64] f32 = rms_norm(layers.0.q, model.layers.0.self_attn.q
 layers.0.q_rope [rows, 64] f32 = rope(layers.0.q_norm, rope.table) heads=4
 layers.0.k_norm [rows, 32] f32 = rms_norm(layers.0.k, model.layers.0.self_attn.k_norm.weight) epsilon=1e-06 group=16
 layers.0.k_rope [rows, 32] f32 = rope(layers.0.k_norm, rope.table) heads=2
-layers.0.attn [rows, 64] f32 = attention(layers.0.q_rope, layers.0.k_rope, layers.0.v, sequences, pages) head_dim=16 heads=4 kv_heads=2 layer=0 scale=0.25
+layers.0.attn [rows, 64] f32 = attention(layers.0.q_rope, layers.0.k_rope, layers.0.v, sequences, pages) head_dim=16 heads=4 kv_heads=2 layer=0 scale=0.25 window=0
 layers.0.o [rows, 32] f32 = linear(layers.0.attn, model.layers.0.self_attn.o_proj.weight, -, -)
 layers.0.attn_add [rows, 32] f32 = add(embedding, layers.0.o)
 layers.0.mlp_norm [rows, 32] f32 = rms_norm(layers.0.attn_add, model.layers.0.post_attention_layernorm.weight) epsilon=1e-06 group=32
@@ -62,6 +62,59 @@ sampled [picked, 44] i32 = sample(logits, sampling, adjust_tokens, adjustments) 
 output logits
 output sampled
 )");
+}
+
+// Where a rank's weight lies, "tensor[rows] [columns]".
+std::string PlaceOf(const ir::Graph& graph, const std::string& name) {
+  const ir::Value& value = graph.value(graph.FindValue(name));
+  std::string text;
+  for (const ir::TensorSlice& slice : value.slices) {
+    text += slice.tensor.substr(slice.tensor.rfind('.', slice.tensor.size() - 8) + 1) + "[" +
+            std::to_string(slice.first_row) + "+" + std::to_string(slice.rows) + "]";
+    if (slice.cols > 0)
+      text += "[" + std::to_string(slice.first_col) + "+" + std::to_string(slice.cols) + "]";
+  }
+  return ir::ToString(value.shape) + " " + text;
+}
+
+TEST(Qwen3Graph, RanksHaveTheirPartsOfEveryLayer) {
+  const Qwen3Config config = Small();  // 4 heads, 2 KV heads of 16; 32 wide, 48 inside; 96 tokens
+  const auto whole = BuildQwen3Graph(config);
+  ASSERT_TRUE(whole);
+  const auto graph = BuildQwen3Graph(config, {.ranks = 4, .rank = 3});
+  ASSERT_TRUE(graph) << graph.error().message;
+  EXPECT_EQ(graph->ranks, 4);
+  EXPECT_EQ(graph->facts, whole->facts);
+  const std::string layer = "model.layers.1.";
+  EXPECT_EQ(PlaceOf(*graph, layer + "self_attn.q_proj.weight"), "[16, 32] q_proj.weight[48+16]");
+  // Two ranks share a KV head.
+  EXPECT_EQ(PlaceOf(*graph, layer + "self_attn.k_proj.weight"), "[16, 32] k_proj.weight[16+16]");
+  EXPECT_EQ(PlaceOf(*graph, layer + "self_attn.o_proj.weight"),
+            "[32, 16] o_proj.weight[0+32][48+16]");
+  EXPECT_EQ(PlaceOf(*graph, layer + "mlp.up_proj.weight"), "[12, 32] up_proj.weight[36+12]");
+  EXPECT_EQ(PlaceOf(*graph, layer + "mlp.down_proj.weight"),
+            "[32, 12] down_proj.weight[0+32][36+12]");
+  EXPECT_EQ(PlaceOf(*graph, "lm_head.weight"), "[24, 32] embed_tokens.weight[72+24]");
+  int collectives = 0;
+  for (const ir::Node& node : graph->nodes()) collectives += node.op == ir::Op::kCollective;
+  EXPECT_EQ(collectives, 2 * config.layers + 1);
+
+  const auto two = BuildQwen3Graph(config, {.ranks = 2, .rank = 1});
+  ASSERT_TRUE(two);
+  EXPECT_EQ(PlaceOf(*two, layer + "self_attn.v_proj.weight"), "[16, 32] v_proj.weight[16+16]");
+}
+
+TEST(Qwen3Graph, RefusesRanksThatDoNotDivideTheModel) {
+  const auto error = [](const Json& changes, const GraphOptions& options) {
+    const auto graph = BuildQwen3Graph(Small(changes), options);
+    return graph ? "" : graph.error().message;
+  };
+  EXPECT_THAT(error(Json::object(), {.ranks = 0}), HasSubstr("rank 0 of 0"));
+  EXPECT_THAT(error(Json::object(), {.ranks = 2, .rank = 2}), HasSubstr("rank 2 of 2"));
+  EXPECT_THAT(error(Json::object(), {.ranks = 3}),
+              HasSubstr("3 ranks do not divide num_attention_heads (4)"));
+  EXPECT_THAT(error({{"intermediate_size", 50}}, {.ranks = 4}),
+              HasSubstr("4 ranks do not divide intermediate_size (50)"));
 }
 
 TEST(Qwen3Graph, BoundsFollowTheOptions) {
