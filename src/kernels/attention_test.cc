@@ -22,7 +22,8 @@ struct Case {
 
   Case(Rng& rng, int64_t query_rows, int64_t group, int64_t head_dim, int64_t first_position,
        DType type, int64_t kv_heads)
-      : positions(first_position + query_rows),
+      : kv_heads(kv_heads),
+        positions(first_position + query_rows),
         page_count((positions + isa::kPagePositions - 1) / isa::kPagePositions),
         pool(isa::KvPageBytes(kv_heads, head_dim, type) * page_count * 2) {
     args.query_rows = query_rows;
@@ -67,6 +68,8 @@ struct Case {
         values->resize(static_cast<size_t>(head_dim));
         if (type == DType::kBf16)
           for (float& value : *values) value = Bf16ToF32(F32ToBf16(value));
+        if (type == DType::kF8E4M3)
+          for (float& value : *values) value = F8E4M3ToF32(F32ToF8E4M3(value));
         if (type == DType::kI8) RoundToI8(*values);
       }
     }
@@ -77,6 +80,21 @@ struct Case {
     args.pages = pages.data();
   }
 
+  // Makes a NaN of all that positions below `end` hold.
+  void Spoil(int64_t end) {
+    const std::vector<float> nan(static_cast<size_t>(args.page_bytes), NAN);
+    for (int64_t p = 0; p < end; ++p)
+      ScalarKernels().kv_append(
+          {.k = nan.data(),
+           .v = nan.data(),
+           .page =
+               pool.data() + pages[static_cast<size_t>(p / isa::kPagePositions)] * args.page_bytes,
+           .slot = p % isa::kPagePositions,
+           .kv_heads = kv_heads,
+           .head_dim = args.head_dim,
+           .kv_type = args.kv_type});
+  }
+
   std::vector<float> Run(const KernelSet& set) {
     std::vector<float> result = out;
     args.out = result.data();
@@ -84,6 +102,7 @@ struct Case {
     return result;
   }
 
+  int64_t kv_heads;
   int64_t positions;
   int64_t page_count;
   AlignedBytes pool;
@@ -96,27 +115,35 @@ struct Case {
 std::string Describe(const AttentionArgs& args) {
   return std::string(Name(args.kv_type)) + " rows " + std::to_string(args.query_rows) + " group " +
          std::to_string(args.group) + " head_dim " + std::to_string(args.head_dim) + " first " +
-         std::to_string(args.first_position);
+         std::to_string(args.first_position) + " window " + std::to_string(args.window);
 }
 
 TEST(Attention, ScalarAgreesWithFloat64) {
   Rng rng(1);
-  for (DType type : {DType::kF32, DType::kBf16, DType::kI8}) {
-    for (int64_t first : {0, 250, 600}) {
+  for (DType type : {DType::kF32, DType::kBf16, DType::kI8, DType::kF8E4M3}) {
+    for (const auto& [first, window] :
+         {std::pair<int64_t, int64_t>{0, 0}, {250, 0}, {600, 0}, {0, 3}, {250, 1}, {600, 300}}) {
       Case c(rng, 8, 2, 32, first, type);
+      c.args.window = window;
       const std::vector<float> out = c.Run(ScalarKernels());
       for (int64_t row = 0; row < 8; ++row) {
         for (int64_t head = 0; head < 2; ++head) {
           const float* q = c.q.data() + row * c.args.q_stride + head * 32;
           const auto visible = static_cast<size_t>(first + row + 1);
           std::vector<double> s(visible);
-          for (size_t p = 0; p < visible; ++p) {
+          const size_t begin = window == 0 || first + row < window
+                                   ? 0
+                                   : static_cast<size_t>(first + row + 1 - window);
+          for (size_t p = begin; p < visible; ++p) {
             for (size_t d = 0; d < 32; ++d) s[p] += static_cast<double>(q[d]) * c.k[p][d];
             s[p] *= c.args.scale;
           }
-          const double max = *std::max_element(s.begin(), s.end());
+          const auto from = s.begin() + static_cast<int64_t>(begin);
+          const double max = *std::max_element(from, s.end());
           double sum = 0;
-          for (double& value : s) sum += value = std::exp(value - max);
+          std::fill(s.begin(), from, 0.0);
+          for (auto value = from; value != s.end(); ++value)
+            sum += * value = std::exp(*value - max);
           for (size_t d = 0; d < 32; ++d) {
             double expected = 0;
             for (size_t p = 0; p < visible; ++p) expected += s[p] / sum * c.v[p][d];
@@ -132,15 +159,20 @@ TEST(Attention, ScalarAgreesWithFloat64) {
 
 TEST(Attention, AllSetsGiveTheScalarBits) {
   Rng rng(2);
-  for (int round = 0; round < 150; ++round) {
+  for (int round = 0; round < 300; ++round) {
     const int64_t dims[] = {24, 32, 64, 80, 128, 2, 18};
-    const DType types[] = {DType::kF32, DType::kBf16, DType::kI8};
+    const DType types[] = {DType::kF32, DType::kBf16, DType::kI8, DType::kF8E4M3};
     const DType type = types[rng.Below(std::size(types))];
     int64_t head_dim = dims[rng.Below(std::size(dims))];
-    if (type == DType::kI8) head_dim = (head_dim + 3) / 4 * 4;
+    if (SizeBytes(type) == 1) head_dim = (head_dim + 3) / 4 * 4;
     const auto rows = static_cast<int64_t>(rng.Below(3) ? 1 + rng.Below(18) : 1);
     const auto first = static_cast<int64_t>(rng.Below(round % 4 == 0 ? 700 : 60));
     Case c(rng, rows, static_cast<int64_t>(1 + rng.Below(8)), head_dim, first, type);
+    if (round % 2 == 1) {
+      // What no row sees any more may hold anything.
+      c.args.window = static_cast<int64_t>(1 + rng.Below(round % 4 == 1 ? 20 : 600));
+      c.Spoil(first + 1 - c.args.window);
+    }
     const std::vector<float> expected = c.Run(ScalarKernels());
     for (int64_t row = 0; row < rows; ++row)
       ASSERT_FALSE(std::isnan(expected[static_cast<size_t>(row * c.args.out_stride)]));
@@ -155,6 +187,7 @@ TEST(Attention, BitsDoNotDependOnRowsInACall) {
   Rng rng(3);
   for (int64_t first : {0, 240, 500}) {
     Case c(rng, 40, 3, 64, first, first == 500 ? DType::kI8 : DType::kBf16);
+    if (first == 240) c.args.window = 19;
     const std::vector<float> expected = c.Run(ScalarKernels());
     ForEachSet([&](const KernelSet& set) {
       for (int64_t chunk : {1, 7, 16, 40}) {
@@ -202,8 +235,8 @@ TEST(Attention, WidestHead) {
 
 TEST(KvAppend, FillsItsSlotAndNothingElse) {
   Rng rng(6);
-  for (DType type : {DType::kF32, DType::kBf16}) {
-    const int64_t kv_heads = 2, head_dim = 6, slot = 5;
+  for (DType type : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+    const int64_t kv_heads = 2, head_dim = 12, slot = 5;
     const std::vector<float> k = RandomFloats(rng, kv_heads * head_dim);
     const std::vector<float> v = RandomFloats(rng, kv_heads * head_dim);
     ForEachSet([&](const KernelSet& set) {
@@ -218,6 +251,7 @@ TEST(KvAppend, FillsItsSlotAndNothingElse) {
                      .head_dim = head_dim,
                      .kv_type = type});
       const auto rounded = [&](float value) {
+        if (type == DType::kF8E4M3) return F8E4M3ToF32(F32ToF8E4M3(value));
         return type == DType::kF32 ? value : Bf16ToF32(F32ToBf16(value));
       };
       for (int64_t head = 0; head < kv_heads; ++head) {

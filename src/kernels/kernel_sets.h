@@ -13,6 +13,11 @@ extern const KernelSet* const kAvx2Set;
 extern const KernelSet* const kAvx512Set;
 extern const KernelSet* const kAvx512VnniSet;
 
+// What has no vector form: products with widened weights, rows and pages of f8_e4m3.
+void ScalarMatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end);
+void ScalarQuantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end);
+void ScalarAttention(const AttentionArgs& args);
+
 void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end);
 void ScalarKvAppend(const KvAppendArgs& args);
 // The list of a route, and in its weights the logits of the chosen experts, best first.

@@ -55,9 +55,15 @@ struct Entries {
 //                xs, acc)
 // which is, but for rounding, the product with the file's values. A group that k ends in takes part
 // as a whole (what is beyond k is 0 in x and w), those beyond it in the last chunk do not.
+//
+// Block types, x in f32 (xq null): as f32 weights, of the values that gather_packed gives.
+//
+// f8_e4m3: the chain over k of fma(x[k], widen(w[k]), acc), x in f32 or the widened x.q of rows
+// that are quantised to f8_e4m3; then acc * (x's scale * the channel's scale), with x in f32 acc *
+// the channel's scale.
 struct MatMulArgs {
-  const float* x = nullptr;         // [rows, k], row stride x_stride; float weights
-  const std::byte* xq = nullptr;    // quantised rows, row stride xq_stride_bytes; block types
+  const float* x = nullptr;         // [rows, k], row stride x_stride; or
+  const std::byte* xq = nullptr;    // quantised rows, row stride xq_stride_bytes; never for floats
   const std::byte* w = nullptr;     // packed (isa/layout.h), 64-byte aligned
   const float* bias = nullptr;      // [n] or null; never with kSiluGate
   const float* residual = nullptr;  // [rows, n], row stride residual_stride; with kAdd, kSiluMul
@@ -114,12 +120,13 @@ struct BagArgs {
 //   a = max |x|; scale = a / 127; q = round to nearest even of x * (127 / a), 0 when a is 0;
 // a group that holds a NaN or an infinity gets q = 0 and scale = NaN, so that it spoils the result
 // as the float product would have. When 127 / a overflows (a below 2^-121 or so), q = 0 and scale =
-// 0.
+// 0. To f8_e4m3 the same of whole rows, with 448 instead of 127 and the type's own rounding.
 struct QuantiseArgs {
   const float* x = nullptr;  // [rows, k], row stride x_stride
-  std::byte* y = nullptr;    // row stride isa::QuantisedRowBytes(k), 64-byte aligned
+  std::byte* y = nullptr;    // row stride isa::QuantisedRowBytes(k, type), 64-byte aligned
   int64_t k = 0;
-  int64_t x_stride = 0;  // in elements
+  int64_t x_stride = 0;     // in elements
+  DType type = DType::kI8;  // or f8_e4m3
 };
 
 // For each row of logits [experts]: the `choices` largest, of equals the lowest index first, NaN
@@ -191,7 +198,8 @@ struct RopeArgs {
 };
 
 // Writes one row's K and V of every KV head into its page slot, rounding to the page type. In i8, K
-// and V of a head each as QuantiseArgs has it, with one scale for all of head_dim.
+// and V of a head each as QuantiseArgs has it, with one scale for all of head_dim; in f8_e4m3
+// without a scale, what is too large becoming the largest value.
 struct KvAppendArgs {
   const float* k = nullptr;  // [kv_heads * head_dim]
   const float* v = nullptr;
@@ -204,7 +212,8 @@ struct KvAppendArgs {
 
 // Causal attention of `query_rows` consecutive rows of one sequence, for the `group` query heads
 // that share one KV head. Row r stands at position first_position + r and sees positions
-// 0 .. first_position + r. For one row and head, over segments of isa::kAttentionSegment positions:
+// 0 .. first_position + r; with a window, only the last `window` of these. For one row and head,
+// over the segments of isa::kAttentionSegment absolute positions that it sees any of:
 //   s[p] = (fma chain over d = 0 .. head_dim-1 of q[d] * widen(K[p][d]), from 0) * scale
 //          in i8 pages: ((the chain over float(K.q)) * K's scale of p) * scale
 //   m = max s;  e[p] = Exp(s[p] - m);  l = sum16 over lanes j = p % 16, each lane adding in order
@@ -226,6 +235,7 @@ struct AttentionArgs {
   int64_t group = 0;
   int64_t head_dim = 0;  // <= isa::kMaxHeadDim, even
   int64_t first_position = 0;
+  int64_t window = 0;  // 0: all
   float scale = 1;
   DType kv_type = DType::kF32;
 };
@@ -249,7 +259,7 @@ struct KernelSet {
   void (*kv_append)(const KvAppendArgs&);
   void (*attention)(const AttentionArgs&);
   // Row `row` of a packed weight of any type, widened to f32, to y[0 .. k-1]. Block types: d * q;
-  // (d * scale) * q - dmin * min, each product and the difference rounded.
+  // (d * scale) * q - dmin * min, each product and the difference rounded. f8_e4m3: q * scale.
   void (*gather_packed)(const std::byte* w, DType type, int64_t k, int64_t row, float* y);
   // Index of the largest value, the lowest of equals; NaN is never the largest. n >= 1.
   int64_t (*argmax)(const float* x, int64_t n);

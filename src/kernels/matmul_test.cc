@@ -8,7 +8,8 @@ namespace {
 
 // A random matrix multiply with its operands.
 struct Case {
-  Case(Rng& rng, int64_t rows, int64_t k, int64_t n, DType type, Epilogue epilogue, bool with_bias)
+  Case(Rng& rng, int64_t rows, int64_t k, int64_t n, DType type, Epilogue epilogue, bool with_bias,
+       bool weight_only = false)
       : w(RandomWeight(rng, n, k, type)), xq(0) {
     args.rows = rows;
     args.k = k;
@@ -28,16 +29,20 @@ struct Case {
     if (with_bias) args.bias = bias.data();
     if (epilogue == Epilogue::kAdd || epilogue == Epilogue::kSiluMul)
       args.residual = residual.data();
-    if (IsBlockType(type)) {
-      xq = QuantiseRows(x.data(), args.x_stride, rows, k);
+    if (IsQuantisedType(type) && !weight_only) {
+      xq = QuantiseRows(x.data(), args.x_stride, rows, k, type);
       args.xq = xq.data();
-      args.xq_stride_bytes = isa::QuantisedRowBytes(k);
+      args.xq_stride_bytes = isa::QuantisedRowBytes(k, QuantisedRowType(type));
     }
   }
 
   // The activation that the product takes, in float64.
   double X(int64_t row, int64_t step) const {
-    if (!IsBlockType(args.weight_type)) return x[static_cast<size_t>(row * args.x_stride + step)];
+    if (args.xq == nullptr) return x[static_cast<size_t>(row * args.x_stride + step)];
+    const std::byte* bytes = xq.data() + row * args.xq_stride_bytes;
+    if (args.weight_type == DType::kF8E4M3)
+      return static_cast<double>(Load(bytes, DType::kF32)) *
+             static_cast<double>(Load(bytes + 64 + step, DType::kF8E4M3));
     const std::byte* record = xq.data() + row * args.xq_stride_bytes + step / 32 * 48;
     return static_cast<double>(Load(record + 32, DType::kF32)) *
            static_cast<int8_t>(record[step % 32]);
@@ -56,49 +61,55 @@ struct Case {
 };
 
 std::string Describe(const MatMulArgs& args) {
-  return std::string(Name(args.weight_type)) + " rows " + std::to_string(args.rows) + " k " +
-         std::to_string(args.k) + " n " + std::to_string(args.n) + " epilogue " +
+  return std::string(Name(args.weight_type)) +
+         (args.xq == nullptr ? " rows " : " x quantised, rows ") + std::to_string(args.rows) +
+         " k " + std::to_string(args.k) + " n " + std::to_string(args.n) + " epilogue " +
          std::to_string(static_cast<int>(args.epilogue)) + (args.bias ? " bias" : "");
 }
 
 TEST(MatMul, ScalarAgreesWithFloat64) {
   Rng rng(1);
-  for (DType type : kWeightTypes) {
-    for (Epilogue epilogue : {Epilogue::kNone, Epilogue::kAdd, Epilogue::kSiluGate,
-                              Epilogue::kSiluMul, Epilogue::kRelu}) {
-      const bool gated = epilogue == Epilogue::kSiluGate;
-      Case c(rng, 3, 267, gated ? 64 : 53, type, epilogue, !gated);
-      const std::vector<float> y = c.Run(ScalarKernels());
-      const auto dot = [&](int64_t row, int64_t channel) {
-        double sum = 0;
-        for (int64_t k = 0; k < c.args.k; ++k)
-          sum += c.X(row, k) * WeightElement(c.w.data(), c.args.k, type, channel, k);
-        return sum;
-      };
-      for (int64_t row = 0; row < c.args.rows; ++row) {
-        for (int64_t i = 0; i < (gated ? c.args.n / 2 : c.args.n); ++i) {
-          double expected;
-          if (gated) {
-            const int64_t gate_channel = i / 16 * 32 + i % 16;
-            const double gate = dot(row, gate_channel);
-            expected = gate / (1 + std::exp(-gate)) * dot(row, gate_channel + 16);
-          } else {
-            expected = dot(row, i) + c.bias[static_cast<size_t>(i)];
-            if (epilogue == Epilogue::kAdd)
-              expected += c.residual[static_cast<size_t>(row * c.args.residual_stride + i)];
-            if (epilogue == Epilogue::kSiluMul) {
-              const double gate = c.residual[static_cast<size_t>(row * c.args.residual_stride + i)];
-              expected *= gate / (1 + std::exp(-gate));
+  for (const bool weight_only : {false, true})
+    for (DType type : kWeightTypes) {
+      if (weight_only && !IsQuantisedType(type)) continue;
+      for (Epilogue epilogue : {Epilogue::kNone, Epilogue::kAdd, Epilogue::kSiluGate,
+                                Epilogue::kSiluMul, Epilogue::kRelu}) {
+        const bool gated = epilogue == Epilogue::kSiluGate;
+        Case c(rng, 3, 267, gated ? 64 : 53, type, epilogue, !gated, weight_only);
+        // Sums of values in f32 round at every step, and those of random blocks are large.
+        const double slack = weight_only && IsBlockType(type) ? 3e-3 : 5e-5;
+        const std::vector<float> y = c.Run(ScalarKernels());
+        const auto dot = [&](int64_t row, int64_t channel) {
+          double sum = 0;
+          for (int64_t k = 0; k < c.args.k; ++k)
+            sum += c.X(row, k) * WeightElement(c.w.data(), c.args.k, type, channel, k);
+          return sum;
+        };
+        for (int64_t row = 0; row < c.args.rows; ++row) {
+          for (int64_t i = 0; i < (gated ? c.args.n / 2 : c.args.n); ++i) {
+            double expected;
+            if (gated) {
+              const int64_t gate_channel = i / 16 * 32 + i % 16;
+              const double gate = dot(row, gate_channel);
+              expected = gate / (1 + std::exp(-gate)) * dot(row, gate_channel + 16);
+            } else {
+              expected = dot(row, i) + c.bias[static_cast<size_t>(i)];
+              if (epilogue == Epilogue::kAdd)
+                expected += c.residual[static_cast<size_t>(row * c.args.residual_stride + i)];
+              if (epilogue == Epilogue::kSiluMul) {
+                const double gate =
+                    c.residual[static_cast<size_t>(row * c.args.residual_stride + i)];
+                expected *= gate / (1 + std::exp(-gate));
+              }
+              if (epilogue == Epilogue::kRelu) expected = std::max(expected, 0.0);
             }
-            if (epilogue == Epilogue::kRelu) expected = std::max(expected, 0.0);
+            EXPECT_NEAR(y[static_cast<size_t>(row * c.args.y_stride + i)], expected,
+                        slack + 1e-5 * std::abs(expected))
+                << Describe(c.args) << " row " << row << " channel " << i;
           }
-          EXPECT_NEAR(y[static_cast<size_t>(row * c.args.y_stride + i)], expected,
-                      5e-5 + 1e-5 * std::abs(expected))
-              << Describe(c.args) << " row " << row << " channel " << i;
         }
       }
     }
-  }
 }
 
 TEST(MatMul, AllSetsGiveTheScalarBits) {
@@ -109,13 +120,32 @@ TEST(MatMul, AllSetsGiveTheScalarBits) {
     const DType type = kWeightTypes[rng.Below(std::size(kWeightTypes))];
     const auto rows = static_cast<int64_t>(round % 8 == 0 ? 30 + rng.Below(40) : 1 + rng.Below(20));
     const auto k =
-        static_cast<int64_t>(1 + rng.Below(IsBlockType(type) || round % 8 == 0 ? 600 : 100));
+        static_cast<int64_t>(1 + rng.Below(IsQuantisedType(type) || round % 8 == 0 ? 600 : 100));
     const auto n = static_cast<int64_t>(gated ? 32 * (1 + rng.Below(8)) : 1 + rng.Below(300));
-    Case c(rng, rows, k, n, type, epilogue, !gated && rng.Below(2));
+    Case c(rng, rows, k, n, type, epilogue, !gated && rng.Below(2), rng.Below(3) == 0);
     const std::vector<float> expected = c.Run(ScalarKernels());
     ForEachSet([&](const KernelSet& set) {
       EXPECT_TRUE(SameBits(c.Run(set), expected)) << Describe(c.args) << " round " << round;
     });
+  }
+}
+
+// Rows that are computed in several chunks, and reductions in several pieces.
+TEST(MatMul, AllSetsGiveTheScalarBitsOfLargeProducts) {
+  Rng rng(15);
+  for (const DType type : {DType::kF32, DType::kBf16}) {
+    for (const int64_t k : {511, 512, 513, 1100, 2300}) {
+      for (const Epilogue epilogue : {Epilogue::kRelu, Epilogue::kAdd, Epilogue::kSiluGate}) {
+        const bool gated = epilogue == Epilogue::kSiluGate;
+        const auto rows = static_cast<int64_t>(9 + rng.Below(420));
+        const auto n = static_cast<int64_t>(gated ? 32 : 1 + rng.Below(90));
+        Case c(rng, rows, k, n, type, epilogue, !gated);
+        const std::vector<float> expected = c.Run(ScalarKernels());
+        ForEachSet([&](const KernelSet& set) {
+          EXPECT_TRUE(SameBits(c.Run(set), expected)) << Describe(c.args);
+        });
+      }
+    }
   }
 }
 
@@ -128,7 +158,7 @@ TEST(MatMul, ExtremesDoNotOverflow) {
       Case c(rng, 5, 512, 64, type, Epilogue::kNone, false);
       for (size_t i = 0; i < c.x.size(); ++i) c.x[i] = rng.Below(2) ? 1.0f : -1.0f;
       for (int64_t i = 0; i < 512; ++i) c.x[static_cast<size_t>(i)] = 1;  // row 0 all alike
-      c.xq = QuantiseRows(c.x.data(), c.args.x_stride, 5, 512);
+      c.xq = QuantiseRows(c.x.data(), c.args.x_stride, 5, 512, type);
       c.args.xq = c.xq.data();
       const int64_t chunk_bytes = isa::ChunkLines(type) * 64;
       const int64_t values_at = isa::ScaleLines(type) * 64;
@@ -165,18 +195,21 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
     const AlignedBytes w = RandomWeight(rng, gated ? 2 * n : n, k, type);
     const int64_t x_cols = per_choice ? choices * k : k;
     const std::vector<float> x = RandomFloats(rng, rows * x_cols);
-    const AlignedBytes xq = QuantiseRows(x.data(), x_cols, rows, x_cols);
+    // Rows in f8_e4m3 have one scale for all choices.
+    const bool quantised =
+        IsQuantisedType(type) && !(type == DType::kF8E4M3 && per_choice) && rng.Below(4) != 0;
+    const AlignedBytes xq = QuantiseRows(x.data(), x_cols, rows, x_cols, type);
     std::vector<int32_t> entries;
     for (int32_t entry = 0; entry < rows * choices; ++entry)
       if (rng.Below(2)) entries.push_back(entry);
     MatMulArgs args{.x = x.data(),
-                    .xq = xq.data(),
+                    .xq = quantised ? xq.data() : nullptr,
                     .w = w.data(),
                     .rows = std::ssize(entries),
                     .k = k,
                     .n = gated ? 2 * n : n,
                     .x_stride = x_cols,
-                    .xq_stride_bytes = isa::QuantisedRowBytes(x_cols),
+                    .xq_stride_bytes = isa::QuantisedRowBytes(x_cols, QuantisedRowType(type)),
                     .y_stride = choices * width,
                     .weight_type = type,
                     .epilogue = gated ? Epilogue::kSiluGate : Epilogue::kNone};
@@ -186,12 +219,12 @@ TEST(ExpertMatMul, AllSetsGiveEachEntryWhatARowAloneGets) {
     for (const int32_t entry : entries) {
       const int64_t first = per_choice ? entry % choices * k : 0;
       const float* from = x.data() + entry / choices * x_cols + first;
-      const AlignedBytes one_xq = QuantiseRows(from, k, 1, k);
+      const AlignedBytes one_xq = QuantiseRows(from, k, 1, k, type);
       std::vector<float> y(static_cast<size_t>(n));
       MatMulArgs one = args;
       one.entries = {};
       one.x = from;
-      one.xq = one_xq.data();
+      one.xq = quantised ? one_xq.data() : nullptr;
       one.rows = 1;
       one.y = y.data();
       ScalarKernels().matmul(one, 0, isa::PackedBlocks(one.n));
@@ -243,7 +276,7 @@ TEST(MatMul, BitsDoNotDependOnRowsInACallOrTheSplitOfBlocks) {
   Rng rng(4);
   for (Epilogue epilogue : {Epilogue::kNone, Epilogue::kAdd, Epilogue::kSiluGate}) {
     const bool gated = epilogue == Epilogue::kSiluGate;
-    for (DType type : {DType::kBf16, DType::kQ8_0, DType::kQ4_K}) {
+    for (DType type : {DType::kBf16, DType::kQ8_0, DType::kQ4_K, DType::kF8E4M3}) {
       Case c(rng, 17, 75, gated ? 608 : 601, type, epilogue, false);
       const std::vector<float> expected = c.Run(ScalarKernels());
       const int64_t blocks = isa::PackedBlocks(c.args.n);
@@ -253,7 +286,7 @@ TEST(MatMul, BitsDoNotDependOnRowsInACallOrTheSplitOfBlocks) {
           MatMulArgs one = c.args;
           one.rows = 1;
           one.x = c.x.data() + row * c.args.x_stride;
-          one.xq = c.args.xq + row * c.args.xq_stride_bytes;
+          if (c.args.xq != nullptr) one.xq = c.args.xq + row * c.args.xq_stride_bytes;
           one.y = y.data() + row * c.args.y_stride;
           if (epilogue == Epilogue::kAdd)
             one.residual = c.residual.data() + row * c.args.residual_stride;
@@ -298,7 +331,7 @@ TEST(GatherPacked, GivesTheRowBack) {
         set.gather_packed(w.data(), type, k, row, y.data());
         for (int64_t step = 0; step < k; ++step)
           EXPECT_NEAR(y[static_cast<size_t>(step)], WeightElement(w.data(), k, type, row, step),
-                      IsBlockType(type) ? 1e-5 : 0);
+                      IsQuantisedType(type) ? 1e-5 : 0);
       }
     });
   }

@@ -212,7 +212,7 @@ TEST(Quantise, RoundsToTheNearestOf255Steps) {
   Rng rng(21);
   for (const int64_t k : {1, 31, 32, 40, 64, 100, 1024}) {
     const std::vector<float> x = RandomFloats(rng, 3 * k, -5, 5);
-    const AlignedBytes rows = QuantiseRows(x.data(), k, 3, k);
+    const AlignedBytes rows = QuantiseRows(x.data(), k, 3, k, DType::kQ8_0);
     for (int64_t row = 0; row < 3; ++row) {
       const QuantisedView view(rows, row, k);
       for (int64_t i = 0; i < (k + 31) / 32 * 32; ++i) {
@@ -239,7 +239,7 @@ TEST(Quantise, ZerosTiniesAndWhatIsNotFinite) {
   x[65] = 3;
   x[96] = -INFINITY;
   x[128] = 3e38f;
-  const AlignedBytes rows = QuantiseRows(x.data(), 160, 1, 160);
+  const AlignedBytes rows = QuantiseRows(x.data(), 160, 1, 160, DType::kQ8_0);
   const QuantisedView view(rows, 0, 160);
   EXPECT_EQ(view.Scale(0), 0);
   EXPECT_EQ(view.Scale(1), 0);
@@ -248,6 +248,40 @@ TEST(Quantise, ZerosTiniesAndWhatIsNotFinite) {
   EXPECT_EQ(view.Q(65), 0);
   EXPECT_EQ(view.Q(128), 127);
   EXPECT_FLOAT_EQ(view.Scale(4), 3e38f / 127);
+}
+
+TEST(Quantise, RoundsRowsToF8) {
+  Rng rng(24);
+  const int64_t k = 77, row_bytes = isa::QuantisedRowBytes(k, DType::kF8E4M3);
+  EXPECT_EQ(row_bytes, 64 + 128);
+  std::vector<float> x = RandomFloats(rng, 5 * k, -30, 30);
+  std::fill_n(x.begin() + k, k, 0.0f);                                         // row 1
+  x[static_cast<size_t>(2 * k + 3)] = NAN;                                     // row 2
+  for (int64_t i = 0; i < k; ++i) x[static_cast<size_t>(3 * k + i)] = 1e-42f;  // 448 / a overflows
+  ForEachSet([&](const KernelSet& set) {
+    AlignedBytes y(5 * row_bytes);
+    std::memset(y.data(), 0x55, static_cast<size_t>(y.size_bytes()));
+    set.quantise({.x = x.data(), .y = y.data(), .k = k, .x_stride = k, .type = DType::kF8E4M3}, 0,
+                 5);
+    for (int64_t row = 0; row < 5; ++row) {
+      const std::byte* bytes = y.data() + row * row_bytes;
+      const float scale = Load(bytes, DType::kF32);
+      float largest = 0;
+      for (int64_t i = 0; i < k; ++i)
+        largest = std::max(largest, std::abs(x[static_cast<size_t>(row * k + i)]));
+      if (row == 2)
+        EXPECT_TRUE(std::isnan(scale));
+      else
+        EXPECT_EQ(scale, row == 1 || row == 3 ? 0 : largest / 448);
+      for (int64_t at = 4; at < row_bytes; ++at) {
+        const int64_t i = at - 64;
+        const bool zero = i < 0 || i >= k || row == 1 || row == 2 || row == 3;
+        const float value = zero ? 0.0f : x[static_cast<size_t>(row * k + i)] * (448 / largest);
+        EXPECT_EQ(static_cast<uint8_t>(bytes[at]), zero ? 0 : F32ToF8E4M3(value))
+            << row << " " << i;
+      }
+    }
+  });
 }
 
 TEST(Quantise, AllSetsGiveTheScalarBits) {
@@ -261,7 +295,7 @@ TEST(Quantise, AllSetsGiveTheScalarBits) {
       if (rng.Below(3) == 0) value = std::round(value * 2) / 2;  // ties
       if (rng.Below(300) == 0) value = rng.Below(2) ? NAN : INFINITY;
     }
-    const AlignedBytes expected = QuantiseRows(x.data(), stride, rows, k);
+    const AlignedBytes expected = QuantiseRows(x.data(), stride, rows, k, DType::kQ8_0);
     ForEachSet([&](const KernelSet& set) {
       AlignedBytes y(rows * isa::QuantisedRowBytes(k));
       set.quantise({.x = x.data(), .y = y.data(), .k = k, .x_stride = stride}, 0, rows);

@@ -2,6 +2,7 @@
 // a library call where the baseline processor has no such instruction.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -25,6 +26,7 @@ float LoadWidened(const std::byte* bytes, DType type) {
     return value;
   }
   if (type == DType::kI8) return static_cast<float>(static_cast<int8_t>(*bytes));
+  if (type == DType::kF8E4M3) return F8E4M3ToF32(static_cast<uint8_t>(*bytes));
   Bf16 value;
   std::memcpy(&value, bytes, sizeof value);
   return Bf16ToF32(value);
@@ -33,6 +35,10 @@ float LoadWidened(const std::byte* bytes, DType type) {
 void StoreRounded(float value, std::byte* bytes, DType type) {
   if (type == DType::kF32) {
     std::memcpy(bytes, &value, sizeof value);
+    return;
+  }
+  if (type == DType::kF8E4M3) {
+    *bytes = std::byte{F32ToF8E4M3(value)};
     return;
   }
   const Bf16 rounded = F32ToBf16(value);
@@ -47,13 +53,17 @@ float Sum16(const float* lanes) {
   return v[0];
 }
 
-// The dot products of one row of x with the 16 channels of one block, float weights.
-void DotBlock(const float* x, int64_t k, const std::byte* block, DType type, float* acc) {
+// The dot products of one row of x, whose element `step` is x(step), with the 16 channels of one
+// block whose values lie singly.
+template <typename X>
+void DotBlock(const X& x, int64_t k, const std::byte* block, DType type, float* acc) {
   std::fill_n(acc, kLanes, 0.0f);
-  for (int64_t step = 0; step < k; ++step)
+  for (int64_t step = 0; step < k; ++step) {
+    const float value = x(step);
     for (int64_t lane = 0; lane < kLanes; ++lane)
-      acc[lane] = std::fma(
-          x[step], LoadWidened(block + isa::PackedOffset(lane, step, k, type), type), acc[lane]);
+      acc[lane] = std::fma(value, LoadWidened(block + isa::PackedOffset(lane, step, k, type), type),
+                           acc[lane]);
+  }
 }
 
 // One lane of a chunk of a weight in blocks (isa/layout.h).
@@ -144,16 +154,68 @@ void DotBlockQuantised(const std::byte* x, int64_t k, const std::byte* block, DT
   }
 }
 
-// Either: of row `row`, or of entry `row`.
+// Values [begin, begin + count) of lane `lane` of a block, of a type in blocks, to every stride-th
+// float of `out`. `begin` is a multiple of 16.
+void WidenLane(const std::byte* block, DType type, int64_t lane, int64_t begin, int64_t count,
+               float* out, int64_t stride) {
+  constexpr int64_t kPart = 16;  // shares a scale in every type
+  for (int64_t end = begin + count; begin < end; begin += kPart) {
+    const ChunkLane weights(ChunkOf(block, type, begin), type, lane);
+    const int64_t first = begin % isa::ChunkSteps(type);
+    const float scale = weights.Scale(first);
+    const float minimum = weights.Minimum(first);
+    for (int64_t i = 0; i < std::min(kPart, end - begin); ++i, out += stride) {
+      const float value = scale * static_cast<float>(weights.Value(first + i));
+      *out = type == DType::kQ4_K ? value - minimum : value;
+    }
+  }
+}
+
+// A row in f32 and a weight in blocks, widened a few steps at a time.
+void DotBlockWidened(const float* x, int64_t k, const std::byte* block, DType type, float* acc) {
+  constexpr int64_t kSteps = 64;
+  float values[kSteps * kLanes];
+  std::fill_n(acc, kLanes, 0.0f);
+  for (int64_t begin = 0; begin < k; begin += kSteps) {
+    const int64_t count = std::min(kSteps, k - begin);
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      WidenLane(block, type, lane, begin, count, values + lane, kLanes);
+    for (int64_t step = 0; step < count; ++step)
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        acc[lane] = std::fma(x[begin + step], values[step * kLanes + lane], acc[lane]);
+  }
+}
+
+// A weight in f8_e4m3; x: a row in f32, or null; xq: one quantised to f8_e4m3, of which the product
+// takes the values from `begin` on.
+void DotBlockF8(const float* x, const std::byte* xq, int64_t begin, int64_t k,
+                const std::byte* block, float* acc) {
+  constexpr DType kType = DType::kF8E4M3;
+  const std::byte* q = xq == nullptr ? nullptr : xq + isa::kF8ValuesAt + begin;
+  if (x != nullptr)
+    DotBlock([&](int64_t step) { return x[step]; }, k, block, kType, acc);
+  else
+    DotBlock([&](int64_t step) { return LoadWidened(q + step, kType); }, k, block, kType, acc);
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    float scale = LoadWidened(block + isa::ChannelScaleOffset(lane, k), DType::kF32);
+    if (x == nullptr) scale = LoadWidened(xq, DType::kF32) * scale;
+    acc[lane] = acc[lane] * scale;
+  }
+}
+
+// Of whatever form: of row `row`, or of entry `row`.
 void DotOf(const MatMulArgs& args, int64_t row, const std::byte* block, float* acc) {
   const int64_t entry = args.entries.entries == nullptr ? row : args.entries.entries[row];
   const int64_t x_row = args.entries.entries == nullptr ? row : entry / args.entries.choices;
   const int64_t begin = args.entries.x_per_choice ? entry % args.entries.choices * args.k : 0;
+  const float* x = args.xq != nullptr ? nullptr : args.x + x_row * args.x_stride + begin;
+  const std::byte* xq = args.xq == nullptr ? nullptr : args.xq + x_row * args.xq_stride_bytes;
+  if (args.weight_type == DType::kF8E4M3) return DotBlockF8(x, xq, begin, args.k, block, acc);
   if (!IsBlockType(args.weight_type))
-    return DotBlock(args.x + x_row * args.x_stride + begin, args.k, block, args.weight_type, acc);
-  DotBlockQuantised(
-      args.xq + x_row * args.xq_stride_bytes + begin / isa::kQuantGroup * isa::kQuantGroupBytes,
-      args.k, block, args.weight_type, acc);
+    return DotBlock([&](int64_t step) { return x[step]; }, args.k, block, args.weight_type, acc);
+  if (x != nullptr) return DotBlockWidened(x, args.k, block, args.weight_type, acc);
+  DotBlockQuantised(xq + begin / isa::kQuantGroup * isa::kQuantGroupBytes, args.k, block,
+                    args.weight_type, acc);
 }
 
 float* OutputOf(const MatMulArgs& args, int64_t row) {
@@ -161,41 +223,6 @@ float* OutputOf(const MatMulArgs& args, int64_t row) {
   const int64_t entry = args.entries.entries[row];
   return args.y + entry / args.entries.choices * args.y_stride +
          entry % args.entries.choices * args.entries.width;
-}
-
-void MatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
-  const int64_t block_bytes = isa::PackedLines(args.k, args.weight_type) * isa::kLineBytes;
-  const bool gated = args.epilogue == Epilogue::kSiluGate;
-  const int64_t width =
-      args.entries.entries == nullptr ? gated ? args.n / 2 : args.n : args.entries.width;
-  for (int64_t row = 0; row < args.rows; ++row) {
-    float* y = OutputOf(args, row);
-    for (int64_t block = block_begin; block < block_end; ++block) {
-      const int64_t first = block * kLanes;
-      const std::byte* w = args.w + block * block_bytes;
-      float acc[kLanes];
-      DotOf(args, row, w, acc);
-      if (gated) {
-        float up[kLanes];
-        DotOf(args, row, w + block_bytes, up);
-        for (int64_t lane = 0; lane < std::min(kLanes, width - first / 2); ++lane)
-          y[first / 2 + lane] = Silu(acc[lane]) * up[lane];
-        ++block;
-        continue;
-      }
-      for (int64_t lane = 0; lane < std::min(kLanes, width - first); ++lane) {
-        const int64_t channel = first + lane;
-        float value = acc[lane];
-        if (args.bias != nullptr) value = value + args.bias[channel];
-        if (args.epilogue == Epilogue::kAdd)
-          value = args.residual[row * args.residual_stride + channel] + value;
-        if (args.epilogue == Epilogue::kSiluMul)
-          value = Silu(args.residual[row * args.residual_stride + channel]) * value;
-        if (args.epilogue == Epilogue::kRelu) value = value < 0 ? 0.0f : value;
-        y[channel] = value;
-      }
-    }
-  }
 }
 
 void Contract(const ContractArgs& args) {
@@ -257,24 +284,44 @@ void PoolRows(const BagArgs& args) {
 // Ties to even for |x| < 2^22, as kRoundMagic has no fraction bits.
 float RoundToInteger(float x) { return (x + kRoundMagic) - kRoundMagic; }
 
-// Calls put(i, the integer of x[i]) for each; returns the scale.
+// Calls put(i, x[i] * (limit / the largest magnitude), or 0) for each; returns the scale.
 template <typename Put>
-float QuantiseGroup(const float* x, int64_t count, const Put& put) {
+float ScaleGroup(const float* x, int64_t count, float limit, const Put& put) {
   float a = 0;
   bool finite = true;
   for (int64_t i = 0; i < count; ++i) {
     a = std::max(a, std::abs(x[i]));
     finite = finite && std::abs(x[i]) < std::numeric_limits<float>::infinity();
   }
-  const float inverse = 127.0f / a;
+  const float inverse = limit / a;
   const bool zero = !finite || !(inverse < std::numeric_limits<float>::infinity());
-  for (int64_t i = 0; i < count; ++i)
-    put(i, zero ? int8_t{0} : static_cast<int8_t>(RoundToInteger(x[i] * inverse)));
+  for (int64_t i = 0; i < count; ++i) put(i, zero ? 0.0f : x[i] * inverse);
   if (!finite) return std::numeric_limits<float>::quiet_NaN();
-  return zero ? 0.0f : a / 127.0f;
+  return zero ? 0.0f : a / limit;
 }
 
-void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
+// Calls put(i, the integer of x[i]) for each; returns the scale.
+template <typename Put>
+float QuantiseGroup(const float* x, int64_t count, const Put& put) {
+  return ScaleGroup(x, count, 127.0f, [&](int64_t i, float value) {
+    put(i, static_cast<int8_t>(RoundToInteger(value)));
+  });
+}
+
+void QuantiseF8(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
+  const int64_t row_bytes = isa::QuantisedRowBytes(args.k, DType::kF8E4M3);
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    std::byte* y = args.y + row * row_bytes;
+    std::memset(y, 0, static_cast<size_t>(row_bytes));
+    const float scale =
+        ScaleGroup(args.x + row * args.x_stride, args.k, kF8E4M3Max, [&](int64_t i, float value) {
+          StoreRounded(value, y + isa::kF8ValuesAt + i, DType::kF8E4M3);
+        });
+    StoreRounded(scale, y, DType::kF32);
+  }
+}
+
+void QuantiseI8(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
   constexpr int64_t kGroup = isa::kQuantGroup;
   for (int64_t row = row_begin; row < row_end; ++row) {
     std::byte* record = args.y + row * isa::QuantisedRowBytes(args.k);
@@ -359,11 +406,14 @@ void Rope(const RopeArgs& args, int64_t row_begin, int64_t row_end) {
   }
 }
 
-// One row and one head over the positions it sees.
-void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t visible) {
+// One row and one head over the positions it sees, `seen` up to `visible`.
+void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t seen,
+                int64_t visible) {
   float max = 0, sum = 0;              // M and L so far
   float total[isa::kMaxHeadDim] = {};  // O so far
-  for (int64_t begin = 0; begin < visible; begin += isa::kAttentionSegment) {
+  const int64_t first_segment = seen / isa::kAttentionSegment * isa::kAttentionSegment;
+  for (int64_t begin = first_segment; begin < visible; begin += isa::kAttentionSegment) {
+    const int64_t from = std::max<int64_t>(0, seen - begin);
     const int64_t count = std::min(isa::kAttentionSegment, visible - begin);
     const auto page = [&](int64_t p) {
       return args.kv + args.pages[(begin + p) / isa::kPagePositions] * args.page_bytes +
@@ -372,7 +422,7 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
 
     float scores[isa::kAttentionSegment];
     float segment_max = -std::numeric_limits<float>::infinity();
-    for (int64_t p = 0; p < count; ++p) {
+    for (int64_t p = from; p < count; ++p) {
       const std::byte* k = page(p);
       float s = 0;
       for (int64_t d = 0; d < args.head_dim; ++d)
@@ -389,7 +439,7 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
 
     float lanes[kLanes] = {};
     float segment[isa::kMaxHeadDim] = {};
-    for (int64_t p = 0; p < count; ++p) {
+    for (int64_t p = from; p < count; ++p) {
       float e = Exp(scores[p] - segment_max);
       lanes[p % kLanes] += e;
       if (args.kv_type == DType::kI8)
@@ -403,7 +453,7 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
     }
     const float segment_sum = Sum16(lanes);
 
-    if (begin == 0) {
+    if (begin == first_segment) {
       max = segment_max;
       sum = segment_sum;
       std::copy_n(segment, args.head_dim, total);
@@ -420,14 +470,6 @@ void AttendHead(const AttentionArgs& args, const float* q, float* out, int64_t v
   for (int64_t c = 0; c < args.head_dim; ++c) out[c] = total[c] * inv;
 }
 
-void Attention(const AttentionArgs& args) {
-  for (int64_t row = 0; row < args.query_rows; ++row)
-    for (int64_t head = 0; head < args.group; ++head)
-      AttendHead(args, args.q + row * args.q_stride + head * args.head_dim,
-                 args.out + row * args.out_stride + head * args.head_dim,
-                 args.first_position + row + 1);
-}
-
 int64_t ArgMax(const float* x, int64_t n) {
   int64_t best = -1;
   for (int64_t i = 0; i < n; ++i)
@@ -438,23 +480,73 @@ int64_t ArgMax(const float* x, int64_t n) {
 constexpr KernelSet kScalarSet = {
     .name = "scalar",
     .instructions = "none beyond the compiler's baseline",
-    .matmul = MatMul,
+    .matmul = ScalarMatMul,
     .contract = Contract,
     .pool_rows = PoolRows,
-    .quantise = Quantise,
+    .quantise = ScalarQuantise,
     .route = Route,
     .combine = Combine,
     .rms_norm = RmsNorm,
     .rope_table = ScalarRopeTable,
     .rope = Rope,
     .kv_append = ScalarKvAppend,
-    .attention = Attention,
+    .attention = ScalarAttention,
     .gather_packed = ScalarGatherPacked,
     .argmax = ArgMax,
     .sum_exp = SumExp,
 };
 
 }  // namespace
+
+void ScalarMatMul(const MatMulArgs& args, int64_t block_begin, int64_t block_end) {
+  const int64_t block_bytes = isa::PackedLines(args.k, args.weight_type) * isa::kLineBytes;
+  const bool gated = args.epilogue == Epilogue::kSiluGate;
+  const int64_t width =
+      args.entries.entries == nullptr ? gated ? args.n / 2 : args.n : args.entries.width;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    float* y = OutputOf(args, row);
+    for (int64_t block = block_begin; block < block_end; ++block) {
+      const int64_t first = block * kLanes;
+      const std::byte* w = args.w + block * block_bytes;
+      float acc[kLanes];
+      DotOf(args, row, w, acc);
+      if (gated) {
+        float up[kLanes];
+        DotOf(args, row, w + block_bytes, up);
+        for (int64_t lane = 0; lane < std::min(kLanes, width - first / 2); ++lane)
+          y[first / 2 + lane] = Silu(acc[lane]) * up[lane];
+        ++block;
+        continue;
+      }
+      for (int64_t lane = 0; lane < std::min(kLanes, width - first); ++lane) {
+        const int64_t channel = first + lane;
+        float value = acc[lane];
+        if (args.bias != nullptr) value = value + args.bias[channel];
+        if (args.epilogue == Epilogue::kAdd)
+          value = args.residual[row * args.residual_stride + channel] + value;
+        if (args.epilogue == Epilogue::kSiluMul)
+          value = Silu(args.residual[row * args.residual_stride + channel]) * value;
+        if (args.epilogue == Epilogue::kRelu) value = value < 0 ? 0.0f : value;
+        y[channel] = value;
+      }
+    }
+  }
+}
+
+void ScalarQuantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
+  if (args.type == DType::kF8E4M3) return QuantiseF8(args, row_begin, row_end);
+  QuantiseI8(args, row_begin, row_end);
+}
+
+void ScalarAttention(const AttentionArgs& args) {
+  for (int64_t row = 0; row < args.query_rows; ++row) {
+    const int64_t visible = args.first_position + row + 1;
+    const int64_t seen = args.window == 0 ? 0 : std::max<int64_t>(0, visible - args.window);
+    for (int64_t head = 0; head < args.group; ++head)
+      AttendHead(args, args.q + row * args.q_stride + head * args.head_dim,
+                 args.out + row * args.out_stride + head * args.head_dim, seen, visible);
+  }
+}
 
 void ScalarRopeTable(const RopeTableArgs& args, int64_t row_begin, int64_t row_end) {
   for (int64_t row = row_begin; row < row_end; ++row) {
@@ -494,23 +586,13 @@ void ScalarKvAppend(const KvAppendArgs& args) {
 }
 
 void ScalarGatherPacked(const std::byte* w, DType type, int64_t k, int64_t row, float* y) {
-  if (!IsBlockType(type)) {
-    for (int64_t step = 0; step < k; ++step)
-      y[step] = LoadWidened(w + isa::PackedOffset(row, step, k, type), type);
-    return;
-  }
   const std::byte* block = w + row / kLanes * isa::PackedLines(k, type) * isa::kLineBytes;
-  constexpr int64_t kPart = 16;  // shares a scale in every type
-  for (int64_t begin = 0; begin < k; begin += kPart) {
-    const ChunkLane weights(ChunkOf(block, type, begin), type, row % kLanes);
-    const int64_t first = begin % isa::ChunkSteps(type);
-    const float scale = weights.Scale(first);
-    const float minimum = weights.Minimum(first);
-    for (int64_t i = 0; i < std::min(kPart, k - begin); ++i) {
-      const float value = scale * static_cast<float>(weights.Value(first + i));
-      y[begin + i] = type == DType::kQ4_K ? value - minimum : value;
-    }
-  }
+  if (IsBlockType(type)) return WidenLane(block, type, row % kLanes, 0, k, y, 1);
+  for (int64_t step = 0; step < k; ++step)
+    y[step] = LoadWidened(w + isa::PackedOffset(row, step, k, type), type);
+  if (type != DType::kF8E4M3) return;
+  const float scale = LoadWidened(w + isa::ChannelScaleOffset(row, k), DType::kF32);
+  for (int64_t step = 0; step < k; ++step) y[step] = y[step] * scale;
 }
 
 // Better: larger, and any number before NaN. Equals keep their order.

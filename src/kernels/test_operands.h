@@ -45,6 +45,7 @@ inline float Load(const std::byte* at, DType type) {
     std::memcpy(&value, at, sizeof value);
     return value;
   }
+  if (type == DType::kF8E4M3) return F8E4M3ToF32(static_cast<uint8_t>(*at));
   Bf16 value;
   std::memcpy(&value, at, sizeof value);
   return Bf16ToF32(value);
@@ -53,6 +54,8 @@ inline float Load(const std::byte* at, DType type) {
 inline void Store(float value, std::byte* at, DType type) {
   if (type == DType::kF32) {
     std::memcpy(at, &value, sizeof value);
+  } else if (type == DType::kF8E4M3) {
+    *at = std::byte{F32ToF8E4M3(value)};
   } else {
     const Bf16 rounded = F32ToBf16(value);
     std::memcpy(at, &rounded, sizeof rounded);
@@ -141,27 +144,45 @@ inline AlignedBytes RandomWeight(Rng& rng, int64_t n, int64_t k, DType type) {
   if (IsBlockType(type)) return RandomBlocks(rng, n, k, type);
   AlignedBytes w(isa::PackedBytes(n, k, type));
   std::memset(w.data(), 0, static_cast<size_t>(w.size_bytes()));
-  for (int64_t channel = 0; channel < n; ++channel)
+  const bool scaled = type == DType::kF8E4M3;
+  for (int64_t channel = 0; channel < n; ++channel) {
+    if (scaled)
+      Store(rng.Uniform(0.5f, 1) / kF8E4M3Max, w.data() + isa::ChannelScaleOffset(channel, k),
+            DType::kF32);
     for (int64_t step = 0; step < k; ++step)
-      Store(rng.Uniform(-1, 1), w.data() + isa::PackedOffset(channel, step, k, type), type);
+      Store(rng.Uniform(-1, 1) * (scaled ? kF8E4M3Max : 1),
+            w.data() + isa::PackedOffset(channel, step, k, type), type);
+  }
   return w;
 }
 
 inline double WeightElement(const std::byte* w, int64_t k, DType type, int64_t channel,
                             int64_t step) {
   if (IsBlockType(type)) return BlockElement(w, k, type, channel, step);
-  return Load(w + isa::PackedOffset(channel, step, k, type), type);
+  const double value = Load(w + isa::PackedOffset(channel, step, k, type), type);
+  return type == DType::kF8E4M3
+             ? value *
+                   static_cast<double>(Load(w + isa::ChannelScaleOffset(channel, k), DType::kF32))
+             : value;
 }
 
-// Rows of x in the form that weights in blocks take.
-inline AlignedBytes QuantiseRows(const float* x, int64_t x_stride, int64_t rows, int64_t k) {
-  AlignedBytes quantised(rows * isa::QuantisedRowBytes(k));
-  ScalarKernels().quantise({.x = x, .y = quantised.data(), .k = k, .x_stride = x_stride}, 0, rows);
+// What rows are quantised to for weights of a quantised type.
+inline DType QuantisedRowType(DType weights) {
+  return weights == DType::kF8E4M3 ? DType::kF8E4M3 : DType::kI8;
+}
+
+// Rows of x in the form that weights of a quantised type take.
+inline AlignedBytes QuantiseRows(const float* x, int64_t x_stride, int64_t rows, int64_t k,
+                                 DType weights) {
+  const DType type = QuantisedRowType(weights);
+  AlignedBytes quantised(rows * isa::QuantisedRowBytes(k, type));
+  ScalarKernels().quantise(
+      {.x = x, .y = quantised.data(), .k = k, .x_stride = x_stride, .type = type}, 0, rows);
   return quantised;
 }
 
-inline constexpr DType kWeightTypes[] = {DType::kF32,  DType::kBf16, DType::kQ8_0,
-                                         DType::kQ4_0, DType::kQ4_K, DType::kQ6_K};
+inline constexpr DType kWeightTypes[] = {DType::kF32,  DType::kBf16, DType::kQ8_0,  DType::kQ4_0,
+                                         DType::kQ4_K, DType::kQ6_K, DType::kF8E4M3};
 
 // The same bits, which for floats is more than ==: it tells -0 from 0.
 inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {

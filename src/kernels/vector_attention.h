@@ -100,17 +100,23 @@ void WeighRows(int64_t rows, const float* e, const std::byte* const* v, int64_t 
   });
 }
 
-// Turns the first `count` scores s of a segment into e = Exp(s * scale - max) in place.
+// Turns scores [from, count) of a segment into e = Exp(s * scale - max) in place.
 template <class V>
-[[gnu::always_inline]] inline void SegmentSoftmax(float* s, int64_t count, float scale, float* max,
-                                                  float* sum) {
+[[gnu::always_inline]] inline void SegmentSoftmax(float* s, int64_t from, int64_t count,
+                                                  float scale, float* max, float* sum) {
   const auto scales = V::Set1(scale);
   const auto lowest = V::Set1(-__builtin_inff());
   auto top = lowest;
-  for (int64_t p = 0; p < count; p += kLanes) {
+  // Lanes of `from`'s vector before it, and those behind the end, take no part.
+  const int64_t begin = from / kLanes * kLanes;
+  const auto seen = [&](int64_t p, auto value, auto otherwise) __attribute__((always_inline)) {
+    value = V::Select(V::FirstLanes(Min(kLanes, count - p)), value, otherwise);
+    return p < from ? V::Select(V::FirstLanes(from - p), otherwise, value) : value;
+  };
+  for (int64_t p = begin; p < count; p += kLanes) {
     const auto scaled = V::Mul(V::Load(s + p), scales);
     V::Store(s + p, scaled);
-    top = V::Max(V::Select(V::FirstLanes(Min(kLanes, count - p)), scaled, lowest), top);
+    top = V::Max(seen(p, scaled, lowest), top);
   }
   alignas(64) float lanes[kLanes];
   V::Store(lanes, top);
@@ -119,20 +125,22 @@ template <class V>
 
   const auto maxima = V::Set1(m);
   auto total = V::Zero();
-  for (int64_t p = 0; p < count; p += kLanes) {
+  for (int64_t p = begin; p < count; p += kLanes) {
     const auto e = VectorExp<V>(V::Sub(V::Load(s + p), maxima));
     V::Store(s + p, e);
-    total = V::Add(total, V::Select(V::FirstLanes(Min(kLanes, count - p)), e, V::Zero()));
+    total = V::Add(total, seen(p, e, V::Zero()));
   }
   *max = m;
   *sum = Sum16<V>(total);
 }
 
-// s[p] = s[p] * the scale that position p's page holds at `offset_bytes` from its head's part.
+// s[p] = s[p] * the scale that position p's page holds at `offset_bytes` from its head's part, for
+// the positions of pages [page, pages).
 template <class V>
 [[gnu::always_inline]] inline void ScalePositions(float* s, const std::byte* const* parts,
-                                                  int64_t pages, int64_t offset_bytes) {
-  for (int64_t page = 0; page < pages; ++page) {
+                                                  int64_t page, int64_t pages,
+                                                  int64_t offset_bytes) {
+  for (; page < pages; ++page) {
     const auto* scales = reinterpret_cast<const float*>(parts[page] + offset_bytes);
     float* at = s + page * isa::kPagePositions;
     V::Store(at, V::Mul(V::Load(at), V::Load(scales)));
@@ -157,8 +165,12 @@ void AttendTile(const AttentionArgs& args, int64_t query_begin, int64_t count) {
   alignas(64) float scores[kTileQueries * kSegment];           // s, then e
   float max[kTileQueries];                                     // M
   float sum[kTileQueries];                                     // L
-  int64_t visible[kTileQueries];  // positions that a query sees; never falls within the tile
+  // A query sees positions [seen, visible); neither falls within the tile.
+  int64_t seen[kTileQueries];
+  int64_t visible[kTileQueries];
+  const int64_t first_visible = args.first_position + query_begin / args.group + 1;
   const int64_t last_visible = args.first_position + (query_begin + count - 1) / args.group + 1;
+  const int64_t first_seen = args.window == 0 ? 0 : Max(0, first_visible - args.window);
 
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = (query_begin + i) / args.group;
@@ -166,12 +178,14 @@ void AttendTile(const AttentionArgs& args, int64_t query_begin, int64_t count) {
     __builtin_memcpy(q + i * head_dim, args.q + row * args.q_stride + head * head_dim,
                      static_cast<size_t>(head_dim) * sizeof(float));
     visible[i] = args.first_position + row + 1;
+    seen[i] = args.window == 0 ? 0 : Max(0, visible[i] - args.window);
   }
 
   const int64_t tiles = (count + V::kTileRows - 1) / V::kTileRows;
-  for (int64_t begin = 0; begin < last_visible; begin += kSegment) {
+  for (int64_t begin = first_seen / kSegment * kSegment; begin < last_visible; begin += kSegment) {
     const int64_t seen_by_last = Min(kSegment, last_visible - begin);
     const int64_t pages = (seen_by_last + isa::kPagePositions - 1) / isa::kPagePositions;
+    const int64_t first_page = Max(0, first_seen - begin) / isa::kPagePositions;
     const std::byte* k[kPages + kPagesAhead];
     const std::byte* v[kPages + kPagesAhead];
     const int64_t last_page = (last_visible - 1) / isa::kPagePositions;
@@ -184,41 +198,55 @@ void AttendTile(const AttentionArgs& args, int64_t query_begin, int64_t count) {
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t i = TileBegin(count, tiles, t);
       DotRows<V, kType>(TileBegin(count, tiles, t + 1) - i, StridedRows{q + i * head_dim, head_dim},
-                        head_dim, k, k + kPagesAhead, pages, scores + i * kSegment, kSegment);
+                        head_dim, ListedBlocks{k + first_page},
+                        Ahead<ListedBlocks>{{k + first_page + kPagesAhead}}, pages - first_page,
+                        scores + i * kSegment + first_page * isa::kPagePositions, kSegment);
     }
     if constexpr (kType == DType::kI8)
       for (int64_t i = 0; i < count; ++i)
-        ScalePositions<V>(scores + i * kSegment, k, pages, isa::KScaleOffset(0, head_dim));
+        ScalePositions<V>(scores + i * kSegment, k, first_page, pages,
+                          isa::KScaleOffset(0, head_dim));
 
     float segment_max[kTileQueries];
     float segment_sum[kTileQueries];
     for (int64_t i = 0; i < count; ++i)
-      if (visible[i] > begin)
-        SegmentSoftmax<V>(scores + i * kSegment, Min(kSegment, visible[i] - begin), args.scale,
-                          &segment_max[i], &segment_sum[i]);
+      if (visible[i] > begin && seen[i] < begin + kSegment)
+        SegmentSoftmax<V>(scores + i * kSegment, Max(0, seen[i] - begin),
+                          Min(kSegment, visible[i] - begin), args.scale, &segment_max[i],
+                          &segment_sum[i]);
     if constexpr (kType == DType::kI8)  // k, since the offset counts from the head's part
       for (int64_t i = 0; i < count; ++i)
-        ScalePositions<V>(scores + i * kSegment, k, pages, isa::VScaleOffset(0, head_dim));
+        ScalePositions<V>(scores + i * kSegment, k, first_page, pages,
+                          isa::VScaleOffset(0, head_dim));
 
     __builtin_memset(segment, 0, static_cast<size_t>(count * head_dim) * sizeof(float));
     for (int64_t t = 0; t < tiles; ++t) {
-      // Together over the positions that all see, then each over the few it sees beyond those.
+      // Each over the few positions it sees before those that all see, then together over these,
+      // then each over the few beyond.
       const int64_t first = TileBegin(count, tiles, t);
       const int64_t last = TileBegin(count, tiles, t + 1);
-      const int64_t common = Max(0, Min(kSegment, visible[first] - begin));
-      WeighRows<V, kType>(last - first, scores + first * kSegment, v, 0, common, head_dim,
-                          segment + first * head_dim);
-      for (int64_t i = first; i < last; ++i)
-        if (const int64_t seen = Min(kSegment, visible[i] - begin); seen > common)
-          WeighRows<V, kType>(1, scores + i * kSegment, v, common, seen, head_dim,
+      const auto within = [begin](int64_t position) {
+        return Max(0, Min(kSegment, position - begin));
+      };
+      const int64_t common_begin = within(seen[last - 1]);
+      const int64_t common_end = Max(common_begin, within(visible[first]));
+      const auto weigh_one = [&](int64_t i, int64_t from, int64_t to) {
+        if (from < to)
+          WeighRows<V, kType>(1, scores + i * kSegment, v, from, to, head_dim,
                               segment + i * head_dim);
+      };
+      for (int64_t i = first; i < last; ++i)
+        weigh_one(i, within(seen[i]), Min(common_begin, within(visible[i])));
+      WeighRows<V, kType>(last - first, scores + first * kSegment, v, common_begin, common_end,
+                          head_dim, segment + first * head_dim);
+      for (int64_t i = first; i < last; ++i) weigh_one(i, common_end, within(visible[i]));
     }
 
     for (int64_t i = 0; i < count; ++i) {
-      if (visible[i] <= begin) continue;
+      if (visible[i] <= begin || seen[i] >= begin + kSegment) continue;
       const float* from = segment + i * head_dim;
       float* to = total + i * head_dim;
-      if (begin == 0) {
+      if (begin == seen[i] / kSegment * kSegment) {
         max[i] = segment_max[i];
         sum[i] = segment_sum[i];
         __builtin_memcpy(to, from, static_cast<size_t>(head_dim) * sizeof(float));
@@ -251,6 +279,8 @@ void Attention(const AttentionArgs& args) {
     const int64_t count = TileBegin(queries, tiles, t + 1) - begin;
     if (args.kv_type == DType::kF32)
       AttendTile<V, DType::kF32>(args, begin, count);
+    else if (args.kv_type == DType::kF8E4M3)
+      return ScalarAttention(args);
     else if (args.kv_type == DType::kI8)
       AttendTile<V, DType::kI8>(args, begin, count);
     else

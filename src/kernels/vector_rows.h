@@ -96,6 +96,7 @@ float SumExp(const float* x, int64_t n, float offset, float scale) {
 // Rows to 8 bits, a group of two vectors at a time.
 template <class V>
 void Quantise(const QuantiseArgs& args, int64_t row_begin, int64_t row_end) {
+  if (args.type == DType::kF8E4M3) return ScalarQuantise(args, row_begin, row_end);
   constexpr int64_t kGroup = isa::kQuantGroup;
   static_assert(kGroup == 2 * kLanes);
   const auto infinity = V::Set1(__builtin_inff());

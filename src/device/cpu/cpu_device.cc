@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,6 +17,8 @@
 #include "base/page_memory.h"
 #include "base/threads.h"
 #include "device/arbiter.h"
+#include "device/chip/timer.h"
+#include "device/cpu/conflicts.h"
 #include "device/cpu/empty_kernels.h"
 #include "device/cpu/steps.h"
 #include "device/launch.h"
@@ -22,6 +26,8 @@
 
 namespace millpower::device::cpu {
 namespace {
+
+constexpr double kMicrojoules = 1e6;
 
 const SystemClock kClock;
 
@@ -94,10 +100,14 @@ class CpuProgram final : public LoadedProgram {
   // Allocates everything a launch will need.
   Result<void> Prepare(const LoadOptions& load) {
     const isa::Program& program = *program_;
+    if (program.ranks != options_.group->ranks())
+      return Fail(ErrorCode::kInvalidArgument,
+                  "the Program is for " + std::to_string(program.ranks) +
+                      " ranks; this device is one of " + std::to_string(options_.group->ranks()));
     for (const isa::Register& reg : program.registers)
-      frame_.registers.push_back(reg.at_load ? load.kv_pages : 0);
+      frame_.registers.push_back(IsRank(reg) ? options_.rank : reg.at_load ? load.kv_pages : 0);
     for (size_t i = 0; i < program.registers.size(); ++i)
-      if (program.registers[i].at_load &&
+      if (program.registers[i].at_load && !IsRank(program.registers[i]) &&
           (load.kv_pages < 1 || load.kv_pages > program.registers[i].max))
         return Fail(ErrorCode::kInvalidArgument, std::to_string(load.kv_pages) +
                                                      " KV pages; the Program takes 1 to " +
@@ -112,7 +122,8 @@ class CpuProgram final : public LoadedProgram {
     MakeSamplers();
     TRY_ASSIGN(std::vector<isa::Step> order, isa::Linearise(program, options_.order_seed));
     TRY(MakeSteps(order));
-    next_unit_ = std::make_unique<Counter[]>(steps_.size());
+    if (options_.chip) timer_.emplace(program_, *options_.chip, chip::ExpandOptions{});
+    progress_ = std::make_unique<Progress[]>(steps_.size());
     return {};
   }
 
@@ -130,7 +141,7 @@ class CpuProgram final : public LoadedProgram {
     TakeInputs(launch);
     faults_.Clear();
     for (WorkRuns& work : frame_.work) CutRuns(work);
-    for (size_t i = 0; i < steps_.size(); ++i) next_unit_[i].value = 0;
+    MeasureEnergy(launch);
     turnstile_.Submit(id_, launch_class, launch.claims);
     return ++ticket_;
   }
@@ -138,14 +149,23 @@ class CpuProgram final : public LoadedProgram {
   Result<Completion> Complete(Ticket ticket) override {
     CHECK(ticket == ticket_) << ticket;
     completed_ = ticket;
-    const Completion completion{turnstile_.Complete(id_)};
+    Completion completion{turnstile_.Complete(id_)};
+    if (timer_) {
+      const double seconds = static_cast<double>(completion.device_ns) * 1e-9;
+      completion.energy_uj =
+          std::llround((launch_joules_ + options_.chip->idle_w.value * seconds) * kMicrojoules);
+    }
     TRY(faults_.Check());
     return completion;
   }
 
   // Runs the submitted launch. By the thread whose turn it is.
   void Execute() {
-    team_.Run([this](int member) { RunSteps(member); });
+    if (PlanSteps())
+      team_.RunWithWhoComes([this](int member) { RunSteps(member); });
+    else
+      RunSteps(0);
+    if (options_.profile != nullptr) options_.profile->Add(profile_begin_, step_ns_);
   }
 
   std::span<const std::byte> Output(int32_t id) const override {
@@ -165,17 +185,39 @@ class CpuProgram final : public LoadedProgram {
     const int64_t row_bytes = isa::BufferBytes(table, 1);
     const std::byte* from = bytes.data();
     for (const int64_t row : rows) {
-      std::memcpy(buffers_[static_cast<size_t>(id)] + row * row_bytes, from,
-                  static_cast<size_t>(row_bytes));
+      std::byte* const to = buffers_[static_cast<size_t>(id)] + row * row_bytes;
+      if (weights_.before_write) weights_.before_write({to, static_cast<size_t>(row_bytes)});
+      std::memcpy(to, from, static_cast<size_t>(row_bytes));
       from += row_bytes;
     }
     return {};
   }
 
  private:
-  struct alignas(64) Counter {
-    std::atomic<int64_t> value{0};
+  // Beyond what the machine takes when it idles. An instruction that the description knows no
+  // numbers for leaves the launch with that alone.
+  void MeasureEnergy(const Launch& launch) {
+    if (!timer_) return;
+    launch_joules_ = 0;
+    const auto time = timer_->Time(frame_.registers, launch);
+    if (!time) return;
+    for (const double joules : time->unit_joules) launch_joules_ += joules;
+  }
+
+  // How a step runs in a launch: not at all, on the first thread, or on all that come.
+  enum class How : uint8_t { kIdle, kSerial, kShared };
+  // A step of the launch under way. Cache lines of their own, since all threads write them.
+  struct alignas(64) Progress {
+    std::atomic<int64_t> next{0};  // unit to hand out
+    std::atomic<int64_t> done{0};  // units
+    std::atomic<uint32_t> is_complete{0};
+    How how = How::kIdle;
+    int64_t units = 0;
   };
+
+  bool IsRank(const isa::Register& reg) const {
+    return program_->ranks > 1 && reg.name == isa::kRankRegister;
+  }
 
   Result<void> AllocateBuffers() {
     const isa::Program& program = *program_;
@@ -217,13 +259,18 @@ class CpuProgram final : public LoadedProgram {
 
   // Steps have working memory of their own.
   Result<void> MakeSteps(const std::vector<isa::Step>& order) {
-    const StepContext context{*program_, *options_.kernels, buffers_,     work_lists_,
-                              samplers_, faults_,           team_.count()};
+    const StepContext context{*program_,    *options_.kernels, buffers_,      work_lists_,
+                              samplers_,    faults_,           team_.count(), options_.group.get(),
+                              options_.rank};
+    std::vector<isa::Instruction> instructions;
+    for (const isa::Step& step : order)
+      instructions.push_back(
+          program_->streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]);
+    if (options_.profile != nullptr) DeclareProfile(instructions);
+    conflicts_ = FindConflicts(*program_, instructions);
     try {
-      for (const isa::Step& step : order)
-        steps_.push_back(MakeStep(
-            context,
-            program_->streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]));
+      for (const isa::Instruction& instruction : instructions)
+        steps_.push_back(MakeStep(context, instruction));
     } catch (const std::bad_alloc&) {
       return Fail(ErrorCode::kNoCapacity, "no memory for what the instructions work with");
     }
@@ -262,37 +309,99 @@ class CpuProgram final : public LoadedProgram {
     }
   }
 
-  // Every thread walks all steps; what is small stays on the first thread, and only where work
-  // changes hands do the threads meet.
-  void RunSteps(int member) {
-    bool pending = false;  // the last step's results may not be visible to all threads
-    bool last_serial = true;
+  // Decides how the steps of a launch run; whether several threads have something to do.
+  bool PlanSteps() {
+    bool any_shared = false;
     for (size_t i = 0; i < steps_.size(); ++i) {
-      const Step& step = *steps_[i];
-      const int64_t units = step.Units(frame_);
-      if (units == 0) continue;
-      const bool serial =
-          team_.count() == 1 || units == 1 || units * step.UnitCost(frame_) < options_.serial_cost;
-      if (pending && !(serial && last_serial)) team_.Sync();
-      if (serial) {
-        if (member == 0) step.Run(frame_, 0, units, member);
+      Progress& progress = progress_[i];
+      progress.next.store(0, std::memory_order_relaxed);
+      progress.done.store(0, std::memory_order_relaxed);
+      progress.is_complete.store(0, std::memory_order_relaxed);
+      progress.units = steps_[i]->Units(frame_);
+      progress.how = HowToRun(*steps_[i], progress.units);
+      any_shared = any_shared || progress.how == How::kShared;
+    }
+    return any_shared;
+  }
+
+  How HowToRun(const Step& step, int64_t units) const {
+    if (units == 0) return How::kIdle;
+    const bool serial =
+        team_.count() == 1 || units == 1 || units * step.UnitCost(frame_) < options_.serial_cost;
+    return serial ? How::kSerial : How::kShared;
+  }
+
+  // Every thread walks all steps; what is small stays on the first thread. A thread waits only
+  // where what it is about to do conflicts with what is not complete.
+  void RunSteps(int member) {
+    const bool timed = options_.profile != nullptr && member == 0;
+    int64_t begin_ns = timed ? kClock.NowNs() : 0;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      Progress& progress = progress_[i];
+      if (member != 0 && (progress.how != How::kShared ||
+                          progress.next.load(std::memory_order_relaxed) >= progress.units))
+        continue;
+      // Of an idle one too: who comes after it need not know what it comes after.
+      for (const int32_t before : conflicts_[i])
+        WaitWhileEqual(progress_[static_cast<size_t>(before)].is_complete, 0);
+      if (progress.how == How::kShared) {
+        RunShared(*steps_[i], progress, member);
       } else {
-        RunShared(step, units, next_unit_[i].value, member);
+        if (progress.how == How::kSerial) steps_[i]->Run(frame_, 0, progress.units, member);
+        Complete(progress);
       }
-      pending = true;
-      last_serial = serial;
+      if (!timed) continue;
+      const int64_t now_ns = kClock.NowNs();
+      step_ns_[i] = progress.how == How::kIdle ? 0 : now_ns - begin_ns;
+      begin_ns = now_ns;
     }
   }
 
-  void RunShared(const Step& step, int64_t units, std::atomic<int64_t>& next, int member) {
-    const int64_t ranges = team_.count() * step.RangesPerThread();
+  static void Complete(Progress& progress) {
+    progress.is_complete.store(1, std::memory_order_release);
+    progress.is_complete.notify_all();
+  }
+
+  // Takes ranges of units until there are none: large ones first, and smaller ones towards the end,
+  // which make up for what is unequal ("guided self-scheduling", Polychronopoulos and Kuck 1987).
+  void RunShared(const Step& step, Progress& progress, int member) {
+    const int64_t units = progress.units;
+    const int64_t ranges = std::max<int64_t>(1, team_.count() * step.RangesPerThread() / 2);
     const int64_t grain = step.Grain();
-    const int64_t size = std::max(grain, (units / ranges + grain - 1) / grain * grain);
-    for (;;) {
-      const int64_t begin = next.fetch_add(size, std::memory_order_relaxed);
-      if (begin >= units) return;
-      step.Run(frame_, begin, std::min(begin + size, units), member);
+    int64_t begin = progress.next.load(std::memory_order_relaxed);
+    while (begin < units) {
+      const int64_t share = (units - begin + ranges - 1) / ranges;
+      const int64_t end = std::min(units, begin + (share + grain - 1) / grain * grain);
+      if (!progress.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+      step.Run(frame_, begin, end, member);
+      const int64_t count = end - begin;
+      if (progress.done.fetch_add(count, std::memory_order_acq_rel) + count == units)
+        Complete(progress);
+      begin = progress.next.load(std::memory_order_relaxed);
     }
+  }
+
+  void DeclareProfile(const std::vector<isa::Instruction>& instructions) {
+    std::vector<Profile::Line> lines;
+    for (const isa::Instruction& instruction : instructions)
+      lines.push_back({instruction.op, WhatItWrites(instruction), 0, 0});
+    step_ns_.assign(lines.size(), 0);
+    profile_begin_ = options_.profile->Declare(std::move(lines));
+  }
+
+  std::string WhatItWrites(const isa::Instruction& instruction) const {
+    const auto text = [this](const isa::Dim& dim) {
+      return dim.reg < 0 ? std::to_string(dim.size)
+                         : program_->registers[static_cast<size_t>(dim.reg)].name;
+    };
+    const isa::OpInfo& info = isa::Info(instruction.op);
+    for (size_t j = info.operands.size(); j-- > 0;) {
+      const isa::Operand& operand = instruction.operands[j];
+      if (info.operands[j].access == isa::Access::kRead || !operand.present()) continue;
+      const isa::Buffer& buffer = program_->buffer(operand);
+      return buffer.name + " [" + text(buffer.rows) + ", " + std::to_string(operand.cols) + "]";
+    }
+    return "";
   }
 
   const std::shared_ptr<const isa::Program> program_;
@@ -301,12 +410,17 @@ class CpuProgram final : public LoadedProgram {
   Turnstile& turnstile_;
   ThreadTeam& team_;
   LaunchChecker checker_;
+  std::optional<chip::Timer> timer_;
+  double launch_joules_ = 0;  // of the launch under way, as modelled
   const std::vector<WorkList> work_lists_;
   std::unique_ptr<PageMemory> scratch_memory_, kv_memory_;
   std::vector<std::byte*> buffers_;  // by buffer
   std::vector<std::unique_ptr<Sampler>> samplers_;
   std::vector<std::unique_ptr<Step>> steps_;
-  std::unique_ptr<Counter[]> next_unit_;  // by step: the next unit to hand out
+  std::vector<std::vector<int32_t>> conflicts_;  // by step
+  std::unique_ptr<Progress[]> progress_;         // by step
+  size_t profile_begin_ = 0;                     // with a profile: its first line that is ours
+  std::vector<int64_t> step_ns_;                 // by step, of the last launch
   Frame frame_;
   Faults faults_;
   Ticket ticket_ = 0, completed_ = 0;
@@ -348,6 +462,8 @@ class CpuDevice final : public Device {
   explicit CpuDevice(const CpuOptions& options) : options_(options), turnstile_(options.threads) {
     if (options_.kernels == nullptr) options_.kernels = kernels::AvailableKernels().front();
     if (options_.empty_kernels) options_.kernels = &EmptyKernels();
+    if (options_.group == nullptr) options_.group = std::make_shared<Group>(1);
+    CHECK(options_.rank >= 0 && options_.rank < options_.group->ranks()) << options_.rank;
   }
 
   Result<std::unique_ptr<LoadedProgram>> Load(std::shared_ptr<const isa::Program> program,

@@ -10,6 +10,9 @@
 #include <cstdint>
 #include <memory>
 
+#include "device/chip/description.h"
+#include "device/cpu/group.h"
+#include "device/cpu/profile.h"
 #include "device/device.h"
 #include "kernels/kernels.h"
 
@@ -26,9 +29,19 @@ struct CpuOptions {
   // scheduler's when the machine is busy with something else, which a small model cannot hide.
   // Results are the same; tests set it to 0 so that small models use all threads.
   int64_t serial_cost = 1 << 17;
+  // What this machine is as a chip, with figures settled (chip::Chip::At): launches then tell their
+  // modelled energy, the chip's idle power for as long as they took and what their instructions
+  // take beyond it. Null: they tell none.
+  std::shared_ptr<const chip::Chip> chip = nullptr;
   // Issues every instruction and computes nothing, whatever `kernels` says: to measure what issuing
   // costs. Outputs are meaningless.
   bool empty_kernels = false;
+  Profile* profile = nullptr;  // null: time is not taken; outlives the device
+  // The devices that run Programs of several ranks with this one, and which of them this is. Null:
+  // the only one. Their launches must be given to all of them, each by a thread of its own: a
+  // device waits for the others at every collective.
+  std::shared_ptr<Group> group = nullptr;
+  int rank = 0;
 };
 
 std::unique_ptr<Device> MakeCpuDevice(const CpuOptions& options);

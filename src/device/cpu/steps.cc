@@ -104,7 +104,7 @@ class RmsNormStep final : public RowStep {
 void OpenActivations(const StepContext& context, const isa::Operand& x, kernels::MatMulArgs& args) {
   if (context.program.buffer(x).form == isa::Form::kQuantised) {
     args.xq = Whole(context, x);
-    args.xq_stride_bytes = isa::QuantisedRowBytes(x.cols);
+    args.xq_stride_bytes = isa::QuantisedRowBytes(x.cols, context.program.buffer(x).dtype);
     return;
   }
   const auto rows = Open<float>(context, x);
@@ -122,11 +122,13 @@ static_assert(static_cast<int>(isa::Epilogue::kSiluMul) ==
 static_assert(static_cast<int>(isa::Epilogue::kRelu) == static_cast<int>(kernels::Epilogue::kRelu));
 static_assert(isa::kEpilogueCount == 5);
 
-// Blocks of 16 channels that go to a thread at a time: two of the kernels' panels.
-constexpr int64_t kBlocksAtOnce = 8;
+// Blocks of 16 channels that go to a thread at a time: one of the kernels' panels, of experts two.
+constexpr int64_t kPanelBlocks = 4;
+constexpr int64_t kBlocksAtOnce = 2 * kPanelBlocks;
 
-// Units are blocks of 16 output channels, in pairs for a gated weight; of a narrow weight, once for
-// each of several parts of the rows, so that all threads have some.
+// Units are blocks of 16 output channels, in pairs for a gated weight, once for each of several
+// parts of the rows: with many rows a thread has all channels of its own, so that no other reads
+// them; with some it has them of a narrow weight, so that all threads have some.
 class MatMulStep final : public Step {
  public:
   MatMulStep(const StepContext& context, const Instruction& in)
@@ -151,7 +153,7 @@ class MatMulStep final : public Step {
   int64_t Units(const Frame& frame) const override {
     return frame.Rows(rows_) == 0 ? 0 : Parts(frame) * UnitsOfPart();
   }
-  int64_t Grain() const override { return kBlocksAtOnce / blocks_per_unit_; }
+  int64_t Grain() const override { return kPanelBlocks / blocks_per_unit_; }
   int64_t UnitCost(const Frame& frame) const override {
     return args_.k * isa::kLanes * blocks_per_unit_ * frame.Rows(rows_) / Parts(frame);
   }
@@ -177,11 +179,12 @@ class MatMulStep final : public Step {
   // How many parts the rows are cut into: each reads the weight again, and has rows that make up
   // for it.
   int64_t Parts(const Frame& frame) const {
-    constexpr int64_t kLeastRows = 64;
+    constexpr int64_t kLeastRows = 24, kManyRows = 96;
     if (threads_ == 1) return 1;
-    const int64_t ranges = (UnitsOfPart() + Grain() - 1) / Grain();
-    const int64_t wanted = (threads_ * RangesPerThread() + ranges - 1) / ranges;
-    return std::max<int64_t>(1, std::min(wanted, frame.Rows(rows_) / kLeastRows));
+    const int64_t rows = frame.Rows(rows_), ranges = threads_ * RangesPerThread();
+    if (rows >= ranges * kManyRows) return ranges;
+    const int64_t panels = (UnitsOfPart() + Grain() - 1) / Grain();
+    return std::max<int64_t>(1, std::min((ranges + panels - 1) / panels, rows / kLeastRows));
   }
 
   const KernelSet& kernels_;
@@ -199,7 +202,8 @@ class QuantiseStep final : public RowStep {
         args_{.x = x.data,
               .y = Whole(context, in.operand(isa::quantise::kY)),
               .k = x.cols,
-              .x_stride = x.stride} {}
+              .x_stride = x.stride,
+              .type = context.program.buffer(in.operand(isa::quantise::kY)).dtype} {}
   void Run(const Frame&, int64_t begin, int64_t end, int) const override {
     kernels_.quantise(args_, begin, end);
   }
@@ -438,6 +442,7 @@ class AttentionStep final : public Step {
              .out_stride = out_.stride,
              .group = in.integer(isa::attention::kHeads) / cache_.heads,
              .head_dim = cache_.cols,
+             .window = in.integer(isa::attention::kWindow),
              .scale = static_cast<float>(in.real(isa::attention::kScale)),
              .kv_type = cache_.dtype};
   }
@@ -448,6 +453,7 @@ class AttentionStep final : public Step {
     int64_t positions = 0;  // the longest, as a guess at all
     for (const RowRun& run : frame.work[work_].runs)
       positions = std::max(positions, run.first_position + run.count);
+    if (args_.window > 0) positions = std::min(positions, args_.window + kRunRows);
     return 2 * positions * args_.head_dim;
   }
   void Run(const Frame& frame, int64_t begin, int64_t end, int) const override {
@@ -500,6 +506,42 @@ class SampleStep final : public RowStep {
   const std::span<std::unique_ptr<Sampler>> samplers_;
 };
 
+// One unit: the ranks meet once.
+class CollectiveStep final : public Step {
+ public:
+  CollectiveStep(const StepContext& context, const Instruction& in)
+      : group_(*context.group), rank_(context.rank) {
+    const auto x = Open<float>(context, in.operand(isa::collective::kX));
+    const auto residual = Open<float>(context, in.operand(isa::collective::kResidual));
+    const auto y = Open<float>(context, in.operand(isa::collective::kY));
+    const auto kind = static_cast<isa::Collective>(in.integer(isa::collective::kKind));
+    const bool to_all = kind == isa::Collective::kAllToAll;
+    rows_ = y.rows;
+    args_ = {.kind = kind,
+             .x = x.data,
+             .residual = residual.data,
+             .y = y.data,
+             .cols = to_all ? x.cols / context.program.ranks : std::min(x.cols, y.cols),
+             .x_stride = x.stride,
+             .residual_stride = residual.stride,
+             .y_stride = y.stride};
+    group_.Reserve(rank_, context.program.Max(rows_) * args_.cols);
+  }
+  int64_t Units(const Frame& frame) const override { return frame.Rows(rows_) == 0 ? 0 : 1; }
+  int64_t UnitCost(const Frame& frame) const override { return frame.Rows(rows_) * args_.cols; }
+  void Run(const Frame& frame, int64_t, int64_t, int) const override {
+    CollectiveArgs args = args_;
+    args.rows = frame.Rows(rows_);
+    group_.Run(rank_, args);
+  }
+
+ private:
+  Group& group_;
+  const int rank_;
+  CollectiveArgs args_;
+  isa::Dim rows_;
+};
+
 }  // namespace
 
 std::unique_ptr<Step> MakeStep(const StepContext& context, const Instruction& in) {
@@ -536,6 +578,8 @@ std::unique_ptr<Step> MakeStep(const StepContext& context, const Instruction& in
     case Opcode::kCombine:
       return std::make_unique<CombineStep>(context, in,
                                            Open<float>(context, in.operand(isa::combine::kY)));
+    case Opcode::kCollective:
+      return std::make_unique<CollectiveStep>(context, in);
     case Opcode::kMap:
       return MakeMapStep(context, in);
     case Opcode::kReduce:

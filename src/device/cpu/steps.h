@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "device/cpu/group.h"
 #include "device/cpu/sampler.h"
 #include "device/launch.h"
 #include "isa/program.h"
@@ -68,6 +69,8 @@ struct StepContext {
   std::span<std::unique_ptr<Sampler>> samplers;  // by thread
   Faults& faults;
   int threads = 1;
+  Group* group = nullptr;  // of the ranks that run the Program; only collectives need it
+  int rank = 0;
 };
 
 // One instruction of a loaded Program. Its work is a number of independent units, which threads

@@ -214,7 +214,7 @@ TEST(EmbeddingBag, RaisesAnIndexOutside) {
       test.Integer(op::kPaddingRow, -1);
       test.Run(*kernels::AvailableKernels().front(), rng);
       EXPECT_EQ(test.Fault(),
-                "embedding_bag table: index " + std::to_string(bad) + " is not below 4");
+                "embedding_bag table: index " + std::to_string(bad) + " is not in [0, 4)");
     }
   }
 }

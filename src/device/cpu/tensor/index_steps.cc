@@ -66,6 +66,24 @@ class TakeStep final : public TakingStep {
     const int64_t inner = ElementsOf(x, axis_ + 1, x.rank);
     const int64_t count = index.Elements();
     const int64_t bytes = SizeBytes(y.dtype);
+    if (inner == 1 && index.IsContiguous()) {
+      const auto single = [&]<typename T>(T) {
+        if (index.dtype == DType::kI32)
+          TakeSingles<T, int32_t>(from, index.data, count, n, to, begin, end);
+        else
+          TakeSingles<T, int64_t>(from, index.data, count, n, to, begin, end);
+      };
+      switch (bytes) {
+        case 1:
+          return single(uint8_t{});
+        case 2:
+          return single(uint16_t{});
+        case 4:
+          return single(uint32_t{});
+        default:
+          return single(uint64_t{});
+      }
+    }
     int64_t outer = begin / count, i = begin % count;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t at = rule_.Resolve(LoadIndex(indices.At(i), index.dtype), n);
@@ -77,6 +95,28 @@ class TakeStep final : public TakingStep {
   }
 
  private:
+  // Units of one element.
+  template <typename T, typename Index>
+  void TakeSingles(const Places& from, const std::byte* indices, int64_t count, int64_t n,
+                   const Places& to, int64_t begin, int64_t end) const {
+    const auto* index = reinterpret_cast<const Index*>(indices);
+    while (begin < end) {
+      const int64_t first = begin % count, row = begin / count * n;
+      const int64_t run = to.RunFrom(begin, std::min(count - first, end - begin));
+      auto* y = reinterpret_cast<T*>(to.At(begin));
+      const auto* x = reinterpret_cast<const T*>(from.At(row));
+      const bool consecutive = from.RunFrom(row, n) == n;
+      for (int64_t i = 0; i < run; ++i) {
+        const int64_t at = rule_.Resolve(index[first + i], n);
+        if (at < 0)
+          y[i] = 0;
+        else
+          y[i] = consecutive ? x[at] : *reinterpret_cast<const T*>(from.At(row + at));
+      }
+      begin += run;
+    }
+  }
+
   const int axis_;
 };
 

@@ -99,7 +99,7 @@ TEST(Take, RaisesAnIndexOutside) {
     test.Tensor(isa::take::kIndex, DType::kI64, {2}, std::vector<int64_t>{2, bad});
     test.Tensor(isa::take::kY, DType::kF32, {2}, std::vector<float>{0, 0});
     test.Run(kernels::ScalarKernels(), rng);
-    EXPECT_EQ(test.Fault(), "take b2: index " + std::to_string(bad) + " is not below 3");
+    EXPECT_EQ(test.Fault(), "take b2: index " + std::to_string(bad) + " is not in [0, 3)");
     EXPECT_EQ(test.Read<float>(isa::take::kY)[0], 3);
   }
 }
@@ -337,7 +337,7 @@ TEST(Scatter, RaisesAnIndexOutside) {
     test.Tensor(isa::scatter::kY, DType::kF32, {2}, std::vector<float>{1, 2});
     test.Integer(isa::scatter::kMode, static_cast<int64_t>(mode));
     test.Run(kernels::ScalarKernels(), rng);
-    EXPECT_EQ(test.Fault(), "scatter b2: index 7 is not below 2");
+    EXPECT_EQ(test.Fault(), "scatter b2: index 7 is not in [0, 2)");
     EXPECT_EQ(test.Read<float>(isa::scatter::kY)[1], 8);
   }
 }

@@ -7,8 +7,8 @@ namespace millpower::device::cpu {
 Result<void> Faults::Check() const {
   if (!raised_) return {};
   return Fail(ErrorCode::kInvalidArgument, std::string(instruction_) + ": index " +
-                                               std::to_string(index_) + " is not below " +
-                                               std::to_string(bound_));
+                                               std::to_string(index_) + " is not in [0, " +
+                                               std::to_string(bound_) + ")");
 }
 
 int64_t TensorView::Elements() const {

@@ -1,0 +1,155 @@
+"""p99 of a served DLRM at half load, while another model is loaded and unloaded beside it and without.
+
+    python bench/ranking/load_beside.py
+
+Finds how many requests a second one model answers when it is never idle, then sends half as many at random
+times (Poisson) whatever is still running, in rounds of --seconds by turns: alone, and while another model is
+loaded and unloaded by the repository API without a pause. A request's time runs from when it was due. Prints
+p50 and p99 of each round, and the ratio of the medians of p99. Needs numpy and onnx.
+
+On a machine that others use run it with a high priority (nice -n -10), which the server inherits.
+"""
+
+import argparse
+import gc
+import pathlib
+import queue
+import statistics
+import tempfile
+import threading
+import time
+
+import numpy as np
+
+import client
+import models
+
+ADMIN_KEY = "mpa_" + "0" * 40
+
+
+def saturation(flags, server, pool):
+    """Requests a second in a closed loop of --connections."""
+    stop, counts = time.perf_counter() + flags.seconds, [0] * flags.connections
+
+    def ask(number):
+        connection = client.Connection(server.port)
+        while time.perf_counter() < stop:
+            connection.ask(pool[(number + counts[number]) % len(pool)])
+            counts[number] += 1
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(flags.connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / flags.seconds
+
+
+class OpenLoop:
+    """Connections that send what is due; they stay open over all rounds."""
+
+    def __init__(self, flags, server, pool):
+        self.due, self.times, self.pool = queue.SimpleQueue(), [], pool
+        for _ in range(flags.connections):
+            threading.Thread(target=self.work, args=(client.Connection(server.port),), daemon=True).start()
+
+    def work(self, connection):
+        while True:
+            number, due = self.due.get()
+            connection.ask(self.pool[number % len(self.pool)])
+            self.times.append(time.perf_counter() - due)
+
+    def round(self, rate, seconds, random):
+        gaps = random.exponential(1 / rate, int(rate * seconds))
+        self.times = []
+        due = time.perf_counter()
+        for number, gap in enumerate(gaps):
+            due += gap
+            wait = due - time.perf_counter()
+            if wait > 0:
+                time.sleep(wait)
+            self.due.put((number, due))
+        while len(self.times) < len(gaps):
+            time.sleep(0.01)
+        return self.times
+
+
+class Loader:
+    """Loads and unloads the other model until it is closed."""
+
+    def __init__(self, server, admin_port):
+        self.server, self.port, self.stop, self.loads, self.seconds = server, admin_port, threading.Event(), 0, 0.0
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def post(self, what):
+        self.server.post(f"/v2/repository/models/other/{what}", self.port, ADMIN_KEY)
+
+    def work(self):
+        while not self.stop.is_set():
+            began = time.perf_counter()
+            self.post("load")
+            self.seconds += time.perf_counter() - began
+            self.loads += 1
+            self.post("unload")
+
+    def close(self):
+        self.stop.set()
+        self.thread.join()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the served model's tables at most")
+    parser.add_argument("--other-rows", type=int, default=200_000, help="of the other model's, a DCNv2")
+    parser.add_argument("--tables", default="int8", help="type of tables; they are converted at every load")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7, help="of each kind")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--port", type=int, default=8098)
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()))
+    parser.add_argument("--binary", default="build/release/millpower")
+    flags = parser.parse_args()
+    served, other = (flags.folder / f"{name}-{rows}.onnx" for name, rows in
+                     (("dlrm-kaggle", flags.rows), ("dcnv2-mlperf", flags.other_rows)))
+    for path, make, rows in ((served, models.dlrm_kaggle, flags.rows), (other, models.dcnv2_mlperf, flags.other_rows)):
+        if not path.exists():
+            make(path, rows)
+    pool = [client.request_bytes("dlrm", models.request("dlrm-kaggle", flags.rows, flags.batch, seed))
+            for seed in range(256)]
+    with tempfile.NamedTemporaryFile("w") as key:
+        key.write(ADMIN_KEY)
+        key.flush()
+        words = ["--model", f"dlrm={served}", "--model", f"other={other}", "--tables", flags.tables, "--threads",
+                 str(flags.threads), "--admin-port", str(flags.port + 1), "--admin-key-file", key.name]
+        server = client.Server(flags.binary, flags.port, *words)
+    with server:
+        server.post("/v2/repository/models/other/unload", flags.port + 1, ADMIN_KEY)
+        random = np.random.default_rng(1)
+        gc.freeze()
+        gc.disable()
+        most = saturation(flags, server, pool)
+        print(f"batch {flags.batch}, {flags.threads} threads: at most {most:.0f} requests/s; asked {most / 2:.0f}/s",
+              flush=True)
+        loop, p99 = OpenLoop(flags, server, pool), {"alone": [], "beside": []}
+        loop.round(most / 2, 2, random)
+        for number in range(flags.rounds):
+            for kind in ("alone", "beside") if number % 2 == 0 else ("beside", "alone"):
+                loader = Loader(server, flags.port + 1) if kind == "beside" else None
+                times = loop.round(most / 2, flags.seconds, random)
+                told = ""
+                if loader:
+                    loader.close()
+                    told = f", {loader.loads} loads of {loader.seconds / loader.loads:.1f} s"
+                p99[kind].append(client.percentile(times, 0.99) * 1e3)
+                print(f"{kind:6}: p50 {client.percentile(times, 0.5) * 1e3:6.2f} ms, p99 {p99[kind][-1]:6.2f} ms"
+                      f"{told}", flush=True)
+    alone, beside = statistics.median(p99["alone"]), statistics.median(p99["beside"])
+    print(f"p99, medians of {flags.rounds} rounds: alone {alone:.2f} ms, beside {beside:.2f} ms, ratio "
+          f"{beside / alone:.2f}")
+
+
+if __name__ == "__main__":
+    main()
