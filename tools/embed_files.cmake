@@ -1,6 +1,27 @@
-# Writes OUTPUT, a C++ source that holds the files named in LIST (a text file, one path a line, below
-# ROOT) as the table that serve/console.h declares. Run by the build with `cmake -P`.
+# millpower_embed(TARGET FOLDER FUNCTION PATHS...): adds to TARGET a source that defines
+# `std::span<const millpower::EmbeddedFile> FUNCTION()` (base/embedded_file.h), FUNCTION with its
+# namespaces: the files of FOLDER that PATHS name.
 #
+# The same file, run by the build with `cmake -P`, writes that source.
+if(NOT CMAKE_SCRIPT_MODE_FILE)
+  function(millpower_embed target folder function)
+    list(JOIN ARGN "\n" list)
+    set(name ${target}_files)
+    file(CONFIGURE OUTPUT ${name}.txt CONTENT "${list}\n" @ONLY)
+    set(files ${ARGN})
+    list(TRANSFORM files PREPEND ${folder}/)
+    add_custom_command(
+      OUTPUT ${name}.cc
+      COMMAND ${CMAKE_COMMAND} -D ROOT=${folder} -D LIST=${name}.txt -D OUTPUT=${name}.cc
+              -D FUNCTION=${function} -P ${PROJECT_SOURCE_DIR}/tools/embed_files.cmake
+      DEPENDS ${files} ${CMAKE_CURRENT_BINARY_DIR}/${name}.txt
+              ${PROJECT_SOURCE_DIR}/tools/embed_files.cmake
+      VERBATIM)
+    target_sources(${target} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/${name}.cc)
+  endfunction()
+  return()
+endif()
+
 # Bytes become numbers rather than a string literal, whose length compilers limit.
 file(STRINGS "${LIST}" paths)
 set(arrays "")
@@ -13,18 +34,24 @@ foreach(path IN LISTS paths)
   string(APPEND rows "    {\"${path}\", {kFile${index}, sizeof kFile${index} - 1}},\n")
   math(EXPR index "${index} + 1")
 endforeach()
-file(WRITE "${OUTPUT}" "#include \"serve/console.h\"
+string(REGEX MATCH "^(.*)::([A-Za-z_0-9]+)$" matched "${FUNCTION}")
+set(namespace "${CMAKE_MATCH_1}")
+set(name "${CMAKE_MATCH_2}")
+file(WRITE "${OUTPUT}" "#include <span>
 
-namespace millpower::serve {
+#include \"base/embedded_file.h\"
+
+namespace ${namespace} {
 namespace {
 
 ${arrays}
-constexpr ConsoleFile kFiles[] = {
+constexpr EmbeddedFile kFiles[] = {
 ${rows}};
 
 }  // namespace
 
-std::span<const ConsoleFile> ConsoleFiles() { return kFiles; }
+std::span<const EmbeddedFile> ${name}();
+std::span<const EmbeddedFile> ${name}() { return kFiles; }
 
-}  // namespace millpower::serve
+}  // namespace ${namespace}
 ")

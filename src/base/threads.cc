@@ -14,7 +14,8 @@ void Pause() {
 #endif
 }
 
-// Returns once `value` differs from `old`.
+}  // namespace
+
 void WaitWhileEqual(const std::atomic<uint32_t>& value, uint32_t old) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
@@ -23,21 +24,8 @@ void WaitWhileEqual(const std::atomic<uint32_t>& value, uint32_t old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-}  // namespace
-
-void Barrier::Wait() {
-  const uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-    return;
-  }
-  WaitWhileEqual(phase_, phase);
-}
-
-ThreadTeam::ThreadTeam(int count) : count_(count), barrier_(count), done_(count) {
-  CHECK(count >= 1) << count;
+ThreadTeam::ThreadTeam(int count) : count_(count) {
+  CHECK(count >= 1 && count < 0x7fff) << count;
   for (int member = 1; member < count; ++member)
     workers_.emplace_back([this, member] { WorkerLoop(member); });
 }
@@ -49,21 +37,63 @@ ThreadTeam::~ThreadTeam() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadTeam::Open(const std::function<void(int)>& work) {
+  work_ = &work;  // nobody is inside who could read it
+  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+  door_.store(uint64_t{generation} << 32 | kOpen, std::memory_order_release);
+  generation_.store(generation, std::memory_order_release);
+  generation_.notify_all();
+}
+
+void ThreadTeam::WaitUntilLeft(uint64_t members) {
+  for (int i = 0;; ++i) {
+    const uint64_t door = door_.load(std::memory_order_acquire);
+    if (LeftOf(door) == members) return;
+    if (i < kSpins)
+      Pause();
+    else
+      door_.wait(door, std::memory_order_acquire);
+  }
+}
+
 void ThreadTeam::Run(const std::function<void(int)>& work) {
   if (count_ == 1) return work(0);
-  work_ = &work;
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
+  Open(work);
   work(0);
-  done_.Wait();
+  WaitUntilLeft(static_cast<uint64_t>(count_) - 1);
+}
+
+void ThreadTeam::RunWithWhoComes(const std::function<void(int)>& work) {
+  if (count_ == 1) return work(0);
+  Open(work);
+  work(0);
+  const uint64_t door = door_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  WaitUntilLeft(EnteredOf(door));
+}
+
+bool ThreadTeam::Enter(uint32_t& seen) {
+  uint64_t door = door_.load(std::memory_order_acquire);
+  while ((door & kOpen) != 0 && GenerationOf(door) != seen) {
+    if (!door_.compare_exchange_weak(door, door + kEntered, std::memory_order_acq_rel)) continue;
+    seen = GenerationOf(door);
+    return true;
+  }
+  seen = GenerationOf(door);
+  return false;
 }
 
 void ThreadTeam::WorkerLoop(int member) {
-  for (uint32_t seen = 0;; ++seen) {
+  for (uint32_t seen = 0;;) {
     WaitWhileEqual(generation_, seen);
     if (stop_) return;
+    // False: too late, or so early that generation_ has not followed the door yet.
+    if (!Enter(seen)) {
+      Pause();
+      continue;
+    }
     (*work_)(member);
-    done_.Wait();
+    door_.fetch_add(kLeft, std::memory_order_acq_rel);
+    door_.notify_all();
   }
 }
 

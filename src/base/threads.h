@@ -10,18 +10,9 @@
 
 namespace millpower {
 
-// All members of a team meet here. Spins briefly, since the gaps between instructions are
-// microseconds, then sleeps, so that a descheduled neighbour does not burn a core.
-class Barrier {
- public:
-  explicit Barrier(int count) : count_(count) {}
-  void Wait();
-
- private:
-  const int count_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
-};
+// Returns once `value` differs from `old`, and sees what was written before it changed. Spins
+// briefly, since the gaps between instructions are microseconds, then sleeps until notified.
+void WaitWhileEqual(const std::atomic<uint32_t>& value, uint32_t old);
 
 // Not thread-safe: one Run at a time.
 class ThreadTeam {
@@ -37,18 +28,27 @@ class ThreadTeam {
   // Runs work(member) once on each member, and returns when all are done.
   void Run(const std::function<void(int)>& work);
 
-  // Callable by the members inside Run: all must call it equally often.
-  void Sync() {
-    if (count_ > 1) barrier_.Wait();
-  }
+  // Runs work(0) on the caller, and work(member) on those of the others that come in time: one that
+  // the system has put aside is not waited for unless it has begun.
+  void RunWithWhoComes(const std::function<void(int)>& work);
 
  private:
+  // Whether work may be begun, and how many have begun and ended it, in one number that changes as
+  // a whole: generation (32 bits) | open (1) | entered (15) | left (16).
+  static constexpr uint64_t kLeft = 1, kEntered = uint64_t{1} << 16, kOpen = uint64_t{1} << 31;
+  static uint32_t GenerationOf(uint64_t door) { return static_cast<uint32_t>(door >> 32); }
+  static uint64_t EnteredOf(uint64_t door) { return door >> 16 & 0x7fff; }
+  static uint64_t LeftOf(uint64_t door) { return door & 0xffff; }
+
+  void Open(const std::function<void(int)>& work);
+  void WaitUntilLeft(uint64_t members);
+  // True: the member has entered, and must leave. `seen`: the last generation it knows of.
+  bool Enter(uint32_t& seen);
   void WorkerLoop(int member);
 
   const int count_;
-  Barrier barrier_;
-  Barrier done_;
-  std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<uint64_t> door_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};  // the door's, to sleep on
   std::atomic<bool> stop_{false};
   const std::function<void(int)>* work_ = nullptr;
   std::vector<std::thread> workers_;

@@ -36,6 +36,9 @@ using Ticket = int64_t;
 
 struct Completion {
   int64_t device_ns = 0;  // how long the device worked on it
+  // What it is modelled to have taken, in microjoules, by the description of the chip; 0 without
+  // one. Idle time between launches is nobody's.
+  int64_t energy_uj = 0;
 };
 
 // Whose launch goes first when several Programs want the device: the one of the lower class; within

@@ -11,6 +11,7 @@
 #include <limits>
 #include <thread>
 
+#include "device/cpu/conflicts.h"
 #include "device/cpu/cpu_device.h"
 #include "device/cpu/steps.h"
 #include "device/launch.h"
@@ -90,14 +91,14 @@ TEST_F(LaunchTest, RefusesInputsOfAnotherSize) {
 
 TEST_F(LaunchTest, RefusesIndicesThatPointPast) {
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens")[1] = 64; }),
-            "input 'tokens' holds 64, which is not below 64");
+            "input 'tokens' holds 64, which is not in [0, 64)");
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "tokens")[1] = -1; }),
-            "input 'tokens' holds -1, which is not below 64");
+            "input 'tokens' holds -1, which is not in [0, 64)");
   // Bounds that are registers hold for the launch, not for the largest one.
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "picked_rows")[0] = 6; }),
-            "input 'picked_rows' holds 6, which is not below 6");
+            "input 'picked_rows' holds 6, which is not in [0, 6)");
   EXPECT_EQ(ErrorOf([&](Launch& l) { Input(l, "pages")[2] = 8; }),
-            "input 'pages' holds 8, which is not below 8");
+            "input 'pages' holds 8, which is not in [0, 8)");
 }
 
 TEST_F(LaunchTest, RefusesWorkListsThatDoNotCoverTheRows) {
@@ -174,7 +175,7 @@ TEST_F(LaunchTest, RefusesAdjustmentsThatAreNoNumbers) {
               Input(l, "adjust_tokens") = {64};
               Input(l, "adjustments") = {isa::WordOf(1), 0};
             }),
-            "input 'adjust_tokens' holds 64, which is not below 64");
+            "input 'adjust_tokens' holds 64, which is not in [0, 64)");
   EXPECT_EQ(ErrorOf([&](Launch& l) {
               Register(l, "adjusts") = 1;
               Input(l, "adjust_tokens") = {1};
@@ -307,7 +308,7 @@ TEST_F(TensorLaunchTest, InputsOfAnyTypeComeInWords) {
 TEST_F(TensorLaunchTest, IndicesOf64BitsAreBounded) {
   for (const int64_t id : {int64_t{100}, int64_t{-1}, int64_t{1} << 32, int64_t{1} << 63}) {
     Input("ids") = WordsOf<int64_t>({0, 1, 2, 3, 4, id});
-    EXPECT_EQ(Error(), "input 'ids' holds " + std::to_string(id) + ", which is not below 100");
+    EXPECT_EQ(Error(), "input 'ids' holds " + std::to_string(id) + ", which is not in [0, 100)");
   }
 }
 
@@ -471,7 +472,7 @@ TEST(Faults, TheFirstCounts) {
   const auto raised = faults.Check();
   ASSERT_FALSE(raised);
   EXPECT_EQ(raised.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(raised.error().message, "take y: index -3 is not below 7");
+  EXPECT_EQ(raised.error().message, "take y: index -3 is not in [0, 7)");
   faults.Clear();
   EXPECT_TRUE(faults.Check());
 }
@@ -518,6 +519,51 @@ TEST(CpuDevice, HoldsSeveralPrograms) {
   const auto b = OutputOf(**second, launch, "logits");
   EXPECT_NE(a, b);
   EXPECT_EQ(OutputOf(**first, launch, "logits"), a);
+}
+
+// What writes conflicts with what touches the same columns; who comes after a write comes after
+// what that had to come after.
+TEST(CpuDevice, FindsConflicts) {
+  const auto program = SoundProgram(R"(program conflicts
+register rows 8
+buffer x input f32 rows [rows, 4]
+buffer weight weight f32 rows [1, 4]
+buffer a scratch f32 rows [rows, 8]
+buffer b scratch f32 rows [rows, 4]
+buffer y output f32 rows [rows, 4]
+stream compute
+  rms_norm x=x weight=weight y=a[0:4] group=4 epsilon=0
+  rms_norm x=x weight=weight y=a[4:8] group=4 epsilon=0
+  rms_norm x=a[0:4] weight=weight y=b group=4 epsilon=0
+  rms_norm x=a[4:8] weight=weight y=a[0:4] group=4 epsilon=0
+  rms_norm x=a[0:4] weight=weight y=y group=4 epsilon=0
+  end
+stream transfer
+  end
+stream link
+  end
+)");
+  const auto& compute = program->streams[0];
+  const std::vector<isa::Instruction> order(compute.begin(), compute.end() - 1);
+  const std::vector<std::vector<int32_t>> expected = {{}, {}, {0}, {0, 1, 2}, {3}};
+  EXPECT_EQ(cpu::FindConflicts(*program, order), expected);
+}
+
+TEST(CpuDevice, ProfilesInstructions) {
+  const auto program = SoundProgram(TestModelText());
+  cpu::Profile profile;
+  const auto device = cpu::MakeCpuDevice({.threads = 2, .serial_cost = 0, .profile = &profile});
+  auto loaded = device->Load(program, RandomWeights(*program, 1), {.kv_pages = 8});
+  ASSERT_TRUE(loaded);
+  for (int run = 0; run < 3; ++run) OutputOf(**loaded, SoundLaunch(*program), "logits");
+  bool any_matmul = false;
+  for (const auto& line : profile.Lines()) {
+    EXPECT_LE(line.runs, 3);
+    EXPECT_EQ(line.runs == 0, line.ns == 0) << line.writes;
+    any_matmul = any_matmul || (line.op == isa::Opcode::kMatMul && line.runs == 3);
+    EXPECT_THAT(line.writes, HasSubstr(", "));
+  }
+  EXPECT_TRUE(any_matmul);
 }
 
 // A sample may stand in any stream, and be narrower than another.

@@ -229,7 +229,7 @@ Result<void> LaunchChecker::CheckInput(const Launch& launch, std::span<const int
                                                    : FindOutside<int32_t>(words, bound);
   if (!outside) return {};
   return Bad("input '" + buffer.name + "' holds " + std::to_string(*outside) +
-             ", which is not below " + std::to_string(bound));
+             ", which is not in [0, " + std::to_string(bound) + ")");
 }
 
 Result<void> LaunchChecker::CheckWorkList(const Launch& launch, std::span<const int64_t> registers,

@@ -39,7 +39,7 @@ void Answer(const std::shared_ptr<Exchange>& exchange) {
   const std::string_view below = std::string_view(asked).substr(kRoot.size());
   const std::string_view path = below.empty() ? "index.html" : below;
   const auto files = ConsoleFiles();
-  const auto file = std::ranges::find(files, path, &ConsoleFile::path);
+  const auto file = std::ranges::find(files, path, &EmbeddedFile::path);
   if (file == files.end()) {
     exchange->Reply(ErrorResponse(HttpFault::kNoSuchPath, "no such path: " + asked));
     return;

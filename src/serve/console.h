@@ -2,19 +2,14 @@
 #pragma once
 
 #include <span>
-#include <string_view>
 
+#include "base/embedded_file.h"
 #include "serve/router.h"
 
 namespace millpower::serve {
 
-struct ConsoleFile {
-  std::string_view path;  // below console/: "pages/usage.js"
-  std::string_view bytes;
-};
-
-// All of them, in no particular order; the build makes the table (tools/embed_files.cmake).
-std::span<const ConsoleFile> ConsoleFiles();
+// All of them by their paths below console/, in no particular order.
+std::span<const EmbeddedFile> ConsoleFiles();
 
 // GET /console/ and below; open to everybody, as what the pages show needs a key. A path is looked
 // up in the table as it came, not decoded: nothing outside the table can be named. The pages may

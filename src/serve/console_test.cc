@@ -41,7 +41,7 @@ TEST_F(ConsoleTest, HoldsEveryFileToTheByte) {
   std::set<std::string> on_disk, embedded;
   for (const auto& entry : fs::recursive_directory_iterator(root))
     if (entry.is_regular_file()) on_disk.insert(fs::relative(entry.path(), root).generic_string());
-  for (const ConsoleFile& file : ConsoleFiles()) {
+  for (const EmbeddedFile& file : ConsoleFiles()) {
     embedded.insert(std::string(file.path));
     std::ifstream stream(root / file.path, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
@@ -60,7 +60,7 @@ TEST_F(ConsoleTest, ServesTheIndexAndTheRest) {
   EXPECT_THAT(index, StartsWith("HTTP/1.1 200 "));
   EXPECT_THAT(index, HasSubstr("<!doctype html>"));
   EXPECT_EQ(index, Ask("/console/index.html"));
-  for (const ConsoleFile& file : ConsoleFiles()) {
+  for (const EmbeddedFile& file : ConsoleFiles()) {
     const std::string answer = Ask("/console/" + std::string(file.path));
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
     EXPECT_THAT(answer, EndsWith("\r\n\r\n" + std::string(file.bytes)));
@@ -75,7 +75,7 @@ TEST_F(ConsoleTest, SaysWhatEachFileIsAndBindsTheBrowser) {
   EXPECT_THAT(Ask("/console/console.css"),
               HasSubstr("\r\ncontent-type: text/css; charset=utf-8\r\n"));
   EXPECT_THAT(Ask("/console/icon.svg"), HasSubstr("\r\ncontent-type: image/svg+xml\r\n"));
-  for (const ConsoleFile& file : ConsoleFiles()) {
+  for (const EmbeddedFile& file : ConsoleFiles()) {
     const std::string answer = Ask("/console/" + std::string(file.path));
     EXPECT_THAT(answer, Not(HasSubstr("\r\ncontent-type: application/"))) << file.path;
     EXPECT_THAT(answer, HasSubstr("\r\ncontent-security-policy: default-src 'self'; "));
