@@ -21,9 +21,10 @@ ALLOWED = {
     "ledger": set(),
     "engine": {"isa", "device"},
     "ranking": {"isa", "device"},
+    "plan": {"isa", "device", "engine", "ranking"},
     "serve": {"engine", "ranking", "ledger", "text"},
     "cli": {"ir", "import", "isa", "compile", "kernels", "device", "text", "ledger", "engine",
-            "ranking", "serve"},
+            "ranking", "plan", "serve"},
 }
 INCLUDE = re.compile(r'^\s*#include "([a-z_]+)/')
 

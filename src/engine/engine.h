@@ -88,6 +88,8 @@ struct Usage {
   // of what Hooks::Finish is told, and of the delta after kStop, but came too late for the one
   // that brought the verdict.
   int64_t device_ns = 0;
+  // Likewise of their modelled energy, in microjoules; 0 on a device without a description.
+  int64_t energy_uj = 0;
 };
 
 // What happened to one request in one step.

@@ -11,17 +11,6 @@ namespace {
 
 using testing::ElementsAre;
 
-// Time that passes only when the device works.
-class VirtualClock final : public Clock {
- public:
-  int64_t NowNs() const override { return now_ns_; }
-  int64_t UnixSeconds() const override { return now_ns_ / kSecond; }
-  void Advance(int64_t by_ns) { now_ns_ += by_ns; }
-
- private:
-  std::atomic<int64_t> now_ns_ = 1000;
-};
-
 class Recorder final : public Observer {
  public:
   void OnQueued(int64_t waited_ns) override { queued.push_back(waited_ns); }
@@ -67,13 +56,14 @@ TEST(Hooks, TimeIsTheInjectedClocks) {
   EXPECT_EQ(served.engine->Stats().device_busy_ns, 8001 + 1001 + 1001 + 2001);
 }
 
-TEST(Hooks, DeviceTimeIsPaidToTheNanosecond) {
+TEST(Hooks, DeviceTimeIsPaidToTheNanosecondAndEnergyToTheMicrojoule) {
   TestLedger ledger(false);
   Inbox inbox;
-  int64_t total = 0;
+  int64_t total = 0, steps = 0;
   const Served served = Serve({.max_batch_tokens = 7, .hooks = &ledger}, 30,
                               {.complete = [&](int64_t step) -> Result<int64_t> {
                                 total += 1'000'003 + step;  // divisible by few
+                                ++steps;
                                 return 1'000'003 + step;
                               }});
   for (int i = 0; i < 5; ++i) {
@@ -87,12 +77,14 @@ TEST(Hooks, DeviceTimeIsPaidToTheNanosecond) {
     ASSERT_TRUE(served.engine->Submit(Ask(id, kPrompt, Greedy(9)), inbox.For(id, decide)));
   }
   served.engine->Drain(kSecond);
-  int64_t paid = 0;
+  int64_t paid = 0, energy_uj = 0;
   for (const auto& [id, account] : ledger.accounts()) {
     EXPECT_EQ(account.finished, 1);
     paid += account.usage.device_ns;
+    energy_uj += account.usage.energy_uj;
   }
   EXPECT_EQ(paid, total);
+  EXPECT_EQ(energy_uj, 3 * total + steps);
   EXPECT_EQ(served.engine->Stats().device_busy_ns, total);
   EXPECT_EQ(ledger.accounts()["0"].reason, FinishReason::kStop);
   EXPECT_EQ(ledger.accounts()["0"].usage.completion_tokens, 4);

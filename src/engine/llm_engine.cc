@@ -440,13 +440,16 @@ void LlmEngine::FinishStep() {
   ++counts_.steps;
   int64_t rows = 0, rows_before = 0;
   for (const Share& share : shares_) rows += share.count;
-  // Every request pays for its rows. Nanoseconds that are not a whole one for each row go to
-  // whoever's rows reach the next whole one, so that the parts add up to all of it.
-  const auto rest_of = [&](int64_t first_rows) { return device_ns % rows * first_rows / rows; };
+  // Every request pays for its rows. Nanoseconds, and microjoules, that are not a whole one for
+  // each row go to whoever's rows reach the next whole one, so that the parts add up to all of it.
+  const auto part_of = [&](int64_t all, const Share& share) {
+    const auto rest_of = [&](int64_t first_rows) { return all % rows * first_rows / rows; };
+    return all / rows * share.count + rest_of(rows_before + share.count) - rest_of(rows_before);
+  };
   const auto* record = reinterpret_cast<const int32_t*>(program_->Output(ports_.sampled).data());
   for (const Share& share : shares_) {
-    const int64_t part =
-        device_ns / rows * share.count + rest_of(rows_before + share.count) - rest_of(rows_before);
+    share.sequence->usage.energy_uj += part_of(completion->energy_uj, share);
+    const int64_t part = part_of(device_ns, share);
     rows_before += share.count;
     TakeShare(share, part, record);
     record += share.picked * isa::kSampleRecordWords;
