@@ -7,6 +7,6 @@
 The work is done by the program `millpower`: that of MILLPOWER_BINARY, or else the one on PATH.
 """
 
-from millpower.worker import Model, UnsupportedModel
+from millpower.worker import LoadError, Model, UnsupportedModel
 
-__all__ = ["Model", "UnsupportedModel"]
+__all__ = ["LoadError", "Model", "UnsupportedModel"]

@@ -5,7 +5,7 @@ import warnings
 
 import tensorflow as tf
 
-from millpower.worker import Model, UnsupportedModel
+from millpower.worker import LoadError, Model, UnsupportedModel
 
 
 class FallbackWarning(UserWarning):
@@ -32,6 +32,10 @@ def function_wrapper(function, input_signature=None):
             model = Model(folder)
     except UnsupportedModel as error:
         warnings.warn(f"Millpower leaves a function to TensorFlow: {error}", FallbackWarning, stacklevel=2)
+        return function
+    except LoadError as error:  # an importer may take what it has not seen for a damaged file
+        warnings.warn(f"Millpower leaves a function to TensorFlow: it could not be loaded: {error}", FallbackWarning,
+                      stacklevel=2)
         return function
 
     outputs = sorted(concrete.structured_outputs) if isinstance(concrete.structured_outputs, dict) else None

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import torch
 
-from millpower.worker import Model, UnsupportedModel
+from millpower.worker import LoadError, Model, UnsupportedModel
 
 
 class FallbackWarning(UserWarning):
@@ -70,12 +70,15 @@ def backend(graph, example_inputs):
     try:
         with tempfile.TemporaryDirectory(prefix="millpower-") as folder, torch.no_grad():
             path = pathlib.Path(folder) / "model.pt2"
-            torch.export.save(torch.export.export(frozen, inputs), str(path))
+            try:
+                torch.export.save(torch.export.export(frozen, inputs), str(path))
+            except Exception as error:  # it raises whatever it likes
+                return _fall_back(graph, f"torch.export: {type(error).__name__}: {error}")
             model = Model(path)
     except UnsupportedModel as error:
         return _fall_back(graph, str(error))
-    except Exception as error:  # torch.export raises whatever it likes
-        return _fall_back(graph, f"torch.export: {type(error).__name__}: {error}")
+    except LoadError as error:  # an importer may take what it has not seen for a damaged file
+        return _fall_back(graph, f"it could not be loaded: {error}")
     names = [port["name"] for port in model.inputs]
     types = [port["dtype"] for port in model.outputs]
 

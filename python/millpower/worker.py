@@ -15,7 +15,11 @@ _DTYPES = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "i64": np.in
            "bool": np.bool_, "bf16": np.uint16}
 
 
-class UnsupportedModel(RuntimeError):
+class LoadError(RuntimeError):
+    """The model can't be loaded: its file is missing or damaged, memory is short, a flag is wrong."""
+
+
+class UnsupportedModel(LoadError):
     """The model holds what Millpower can't run; the message names the operators."""
 
 
@@ -60,7 +64,7 @@ class Model:
         hello = self._receive_header()
         if "error" in hello:
             self.close()
-            raise UnsupportedModel(hello["error"])
+            raise (UnsupportedModel if hello.get("unsupported") else LoadError)(hello["error"])
         self.inputs, self.outputs = hello["inputs"], hello["outputs"]
 
     def _receive_header(self):

@@ -267,7 +267,7 @@ void Ledger::Impl::Close(const std::shared_ptr<LiveHold>& live, std::optional<Us
 }
 
 void Ledger::Post(const std::string& request_id, const Quantities& used, std::string reason,
-                  Done done) {
+                  Done done, const Energy& energy) {
   const std::lock_guard lock(impl_->mutex);
   const std::shared_ptr<LiveHold> live = impl_->Find(request_id);
   if (!live || live->state != LiveHold::State::kOpen) {
@@ -299,7 +299,10 @@ void Ledger::Post(const std::string& request_id, const Quantities& used, std::st
               .quantities = used,
               .lines = live->tariff.Lines(used),
               .amount = 0,
-              .reason = std::move(reason)};
+              .reason = std::move(reason),
+              .energy_uj = energy.uj,
+              .co2e_ug = energy.co2e_ug,
+              .energy_origin = energy.origin};
   for (const UsageLine& line : usage.lines) usage.amount += line.amount;
   impl_->Close(live, std::move(usage), std::move(done));
 }

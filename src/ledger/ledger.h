@@ -86,7 +86,8 @@ class Ledger {
   // The request is over and used this, at most what was held. `done` when usage and postings are
   // durable; an error means that they never will be: it is voided instead. Posting what is posted
   // already is fine. Errors: kNotFound, kUnavailable.
-  void Post(const std::string& request_id, const Quantities& used, std::string reason, Done done);
+  void Post(const std::string& request_id, const Quantities& used, std::string reason, Done done,
+            const Energy& energy = {});
 
   // Gives back all that is held. Unknown ids are ignored.
   void Void(const std::string& request_id, Done done);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "ledger/key_secret.h"
@@ -40,6 +41,22 @@ TEST(Ledger, HoldsExtendsAndPosts) {
   EXPECT_EQ(usage.lines[1].unit, Unit::kCachedToken);
   EXPECT_EQ(usage.lines[1].amount, 4);
   test.ExpectBalanced();
+}
+
+TEST(Ledger, UsageHasTheEnergyItWasPostedWith) {
+  TestLedger test;
+  test.SetPrices(kUnit, kUnit, kUnit);
+  test.MakeTenant(1000);
+  ASSERT_TRUE(test.Hold("r", 10, 20));
+  std::promise<Result<void>> posted;
+  test.ledger->Post("r", Tokens(10, 0, 1), "stop",
+                    [&](Result<void> result) { posted.set_value(result); },
+                    {.uj = 36'000'000, .co2e_ug = 4000, .origin = Origin::kModelled});
+  ASSERT_TRUE(posted.get_future().get());
+  ASSERT_EQ(test.disk->tables.usage.size(), 1u);
+  EXPECT_EQ(test.disk->tables.usage[0].energy_uj, 36'000'000);
+  EXPECT_EQ(test.disk->tables.usage[0].co2e_ug, 4000);
+  EXPECT_EQ(test.disk->tables.usage[0].energy_origin, Origin::kModelled);
 }
 
 TEST(Ledger, PostsWhatIsNotYetDurable) {

@@ -122,6 +122,12 @@ struct UsageLine {
 
 enum class Origin : uint8_t { kNone = 0, kModelled = 1, kMeasured = 2 };  // of energy figures
 
+struct Energy {
+  int64_t uj = 0;       // microjoules
+  int64_t co2e_ug = 0;  // micrograms of CO2 equivalent
+  Origin origin = Origin::kNone;
+};
+
 // What one unit of work used and cost; immutable. Negative quantities and amounts give back.
 struct Usage {
   Number number = 0;

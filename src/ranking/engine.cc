@@ -31,6 +31,14 @@ int64_t BytesOf(const isa::BoundWeights& weights) {
   return bytes;
 }
 
+std::vector<Table> TablesOf(const isa::Program& program) {
+  std::vector<Table> tables;
+  for (const isa::Buffer& buffer : program.buffers)
+    if (buffer.kind == isa::BufferKind::kWeight && buffer.form == isa::Form::kTable)
+      tables.push_back({buffer.name, buffer.rows.size, buffer.cols, buffer.dtype});
+  return tables;
+}
+
 Result<void> CheckConfig(const Loading& model, int64_t batch_most) {
   const auto bad = [](const char* what, const char* field) {
     return Fail(ErrorCode::kInvalidArgument, std::string(field) + " " + what, field);
@@ -148,7 +156,8 @@ Result<ModelPtr> Engine::Load(Loading loading) {
                                              .config = loading.config,
                                              .joins = layout.joins,
                                              .most = BoundsOf(*loading.program),
-                                             .weights_bytes = BytesOf(loading.weights)});
+                                             .weights_bytes = BytesOf(loading.weights),
+                                             .tables = TablesOf(*loading.program)});
   if (model->config.max_batch == 0) model->config.max_batch = batch_most;
   TRY_ASSIGN(auto program,
              impl_->device.Load(loading.program, std::move(loading.weights), {.kv_pages = 0}));

@@ -51,12 +51,13 @@ struct Answer {
   std::shared_ptr<const void> owner;  // of their bytes, which other answers may share: let go soon
   int64_t rows = 1;                   // of the request along the batch symbol; 1 without one
   int64_t device_ns = 0;              // its rows' part of the launch's time
+  int64_t energy_uj = 0;              // likewise of its modelled energy, in microjoules
 };
 
 // Called once for every request that was accepted, on the model's own thread or that of Unload;
 // must not block, nor call Load, Unload or UpdateRows.
 // Errors: kInvalidArgument (an index out of range that the model refuses), kDeadline, kCancelled,
-// kUnavailable (unloaded before it began), the device's.
+// kUnavailable (unloaded before it began), kNoCapacity (no memory for its launch), the device's.
 using Callback = std::function<void(Result<Answer>)>;
 
 // ---- Models
@@ -66,7 +67,8 @@ struct ModelConfig {
   int64_t max_queue_delay_us = 0;  // how long a request may wait for others to share its launch
   int64_t max_queue = 1024;        // requests that wait, before more are refused
   int64_t max_queue_bytes = 1 << 30;  // of their inputs, likewise
-  bool warm_up = true;                // a launch of one row and one of max_batch before it is ready
+  // Launches before it is ready, of one row and more, up to max_batch or a few milliseconds each.
+  bool warm_up = true;
 };
 
 struct Loading {
@@ -76,6 +78,13 @@ struct Loading {
   isa::BoundWeights weights;
   Signature signature;
   ModelConfig config = {};
+};
+
+// An embedding table whose rows UpdateRows changes.
+struct Table {
+  std::string name;  // of the weight
+  int64_t rows = 0, columns = 0;
+  DType dtype = DType::kF32;  // i8 and i4 have a scale for each row
 };
 
 // A version of a model that is, or was, loaded. Immutable.
@@ -88,6 +97,7 @@ struct Model {
   bool joins = false;                   // whether requests share launches
   std::map<std::string, int64_t> most;  // bounds of the symbols
   int64_t weights_bytes = 0;
+  std::vector<Table> tables;  // in the Program's order
 };
 using ModelPtr = std::shared_ptr<const Model>;
 
@@ -99,7 +109,7 @@ Result<int64_t> RowsOf(const Model& model, std::span<const InputTensor> inputs);
 
 // New values for rows of an embedding table.
 struct RowUpdate {
-  std::string table;              // the weight buffer's name
+  std::string table;              // Table::name
   std::vector<int64_t> rows;      // each once
   std::span<const float> values;  // [rows, columns], rounded to the table's number format
 };
@@ -125,10 +135,12 @@ struct ModelStats {
   Timing input, compute, output;  // of launches: putting together, the device, taking apart
   int64_t rows = 0;               // answered well
   int64_t launches = 0;
-  int64_t cancelled = 0, expired = 0;      // among `fail`
-  int64_t refused = 0;                     // not accepted
-  int64_t repeated_launches = 0;           // to find the culprit of a fault
-  int64_t updated_rows = 0;                // of tables
+  int64_t cancelled = 0, expired = 0;     // among `fail`
+  int64_t refused = 0;                    // not accepted
+  int64_t repeated_launches = 0;          // to find the culprit of a fault
+  Timing faulted;                         // launches that ended in an error; time of the device
+  int64_t updates = 0, updated_rows = 0;  // of tables
+  int64_t refused_updates = 0;
   int64_t waiting = 0, waiting_bytes = 0;  // now
   int64_t last_unix_ms = 0;                // the last answer
   int64_t device_ns = 0;
@@ -173,8 +185,11 @@ class Engine {
   Result<void> Submit(const ModelPtr& model, Request request, Callback callback);
 
   // Changes rows of a table between two launches: a launch sees all of them or none. Returns when
-  // done. Errors: kNotFound (param "model", "table"), kInvalidArgument (rows out of range or given
-  // twice, another number of values, values that are not finite).
+  // done. The rows change in memory only, where the table is: its file stays as it was. Errors, of
+  // which each names the first fault and leaves the table alone: kNotFound (param "model",
+  // "table"), kInvalidArgument (rows out of range or given twice, another number of values, values
+  // that are not finite, or too large for the table's format), kUnavailable (it is being unloaded),
+  // kUnsupported (the table's memory cannot be written).
   Result<void> UpdateRows(const ModelPtr& model, const RowUpdate& update);
 
   ModelStats Stats(const ModelPtr& model) const;  // zeros once it is unloaded

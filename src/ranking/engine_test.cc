@@ -366,7 +366,7 @@ TEST_F(EngineTest, WarmsUpBeforeItIsThere) {
   Loading loading = FakeRecommender("m", true);
   loading.config = {.max_batch = 4};
   Load(std::move(loading));
-  EXPECT_THAT(Batches(), ElementsAre(1, 4));
+  EXPECT_THAT(Batches(), ElementsAre(1, 2, 4));
   EXPECT_EQ(device_.launches()[0].launch_class, device::kLaunchClasses - 1);
 }
 
@@ -409,15 +409,66 @@ TEST_F(EngineTest, ChangesRowsBetweenLaunches) {
   const auto rows = device_.rows();
   EXPECT_EQ(rows.size(), 2u);
   EXPECT_EQ(static_cast<int8_t>(rows.at({"table", 7})[5]), -127);
+  EXPECT_EQ(engine_.Stats(model).updates, 1);
   EXPECT_EQ(engine_.Stats(model).updated_rows, 2);
+}
+
+TEST_F(EngineTest, RefusesUpdatesByName) {
+  const ModelPtr model = Load(FakeRecommender("m"));
+  ASSERT_EQ(model->tables.size(), 1u);
+  EXPECT_EQ(model->tables[0].name, "table");
+  EXPECT_EQ(model->tables[0].rows, 10);
+  EXPECT_EQ(model->tables[0].columns, 4);
+  EXPECT_EQ(model->tables[0].dtype, DType::kI8);
+  std::vector<float> values(8, 1);
+  RowUpdate update{.table = "table", .rows = {3, 7}, .values = values};
+  const auto refuses = [&](const char* param, const char* what) {
+    const auto updated = engine_.UpdateRows(model, update);
+    ASSERT_FALSE(updated) << what;
+    EXPECT_EQ(updated.error().param, param);
+    EXPECT_THAT(updated.error().message, HasSubstr(what));
+  };
   update.rows = {3, 3};
-  EXPECT_EQ(engine_.UpdateRows(model, update).error().param, "rows");
+  refuses("rows", "table 'table': row 3 is given twice");
   update.rows = {3, 10};
-  EXPECT_EQ(engine_.UpdateRows(model, update).error().param, "rows");
+  refuses("rows", "no row 10, of 10 rows");
+  update.rows = {-1, 3};
+  refuses("rows", "no row -1");
   update.rows = {3};
-  EXPECT_EQ(engine_.UpdateRows(model, update).error().param, "values");
+  refuses("values", "1 rows of 4 values are told with 8 values");
+  update.rows = {3, 7};
+  values[6] = NAN;
+  refuses("values", "table 'table': row 7, column 2: nan is not finite in i8");
   update.table = "x.dense";
-  EXPECT_EQ(engine_.UpdateRows(model, update).error().param, "table");
+  refuses("table", "there is no table 'x.dense'");
+  update = {.table = "table", .rows = {}, .values = {}};
+  refuses("rows", "no rows are given");
+  EXPECT_TRUE(device_.rows().empty());
+  EXPECT_EQ(engine_.Stats(model).updates, 0);
+  EXPECT_EQ(engine_.Stats(model).refused_updates, 7);
+}
+
+// Memory that is not there fails those who needed it.
+TEST(EngineMemoryTest, RunningOutFailsTheLaunchOnly) {
+  std::atomic<bool> is_out = true;
+  FakeDevice device([&](const FakeLaunch& launch) {
+    if (is_out) throw std::bad_alloc();
+    return RunFakeRecommender(launch);
+  });
+  SystemClock clock;
+  Engine engine(device, clock);
+  const ModelPtr model = engine.Load(FakeRecommender("m")).value();
+  const auto ask = [&] {
+    std::promise<Result<Answer>> answered;
+    EXPECT_TRUE(engine.Submit(model, MakeRequest({{1, 2}, {{}}}), [&](Result<Answer> answer) {
+      answered.set_value(std::move(answer));
+    }));
+    return answered.get_future().get();
+  };
+  EXPECT_EQ(ask().error().code, ErrorCode::kNoCapacity);
+  EXPECT_EQ(engine.Stats(model).faulted.count, 1);
+  is_out = false;
+  EXPECT_THAT(ScoresOf(ask().value()), ElementsAre(3));
 }
 
 TEST_F(EngineTest, AllBagsMayBeEmpty) {

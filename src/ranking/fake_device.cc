@@ -233,7 +233,8 @@ Result<void> RunFakeRecommender(const FakeLaunch& launch) {
   for (int64_t i = 0; i < total; ++i)
     if (items[i] >= 1000)
       return Fail(ErrorCode::kInvalidArgument, "instruction 3 (embedding_bag): index " +
-                                                   std::to_string(items[i]) + " is not below 1000");
+                                                   std::to_string(items[i]) +
+                                                   " is not in [0, 1000)");
   for (int64_t row = 0; row < batch; ++row) {
     const int64_t begin = offsets[row];
     const int64_t end = row + 1 < batch || with_end ? offsets[row + 1] : total;

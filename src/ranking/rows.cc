@@ -1,5 +1,7 @@
 #include "ranking/rows.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -30,20 +32,25 @@ void MakeScaledRow(std::span<const float> values, DType type, std::byte* row) {
 
 }  // namespace
 
-Result<std::vector<std::byte>> MakeTableRows(std::span<const float> values, int64_t cols,
+Result<std::vector<std::byte>> MakeTableRows(std::span<const float> values,
+                                             std::span<const int64_t> rows, int64_t cols,
                                              DType type) {
   const auto width = static_cast<size_t>(cols);
   const auto row_bytes = static_cast<size_t>(isa::TableRowBytes(cols, type));
-  std::vector<std::byte> bytes(values.size() / width * row_bytes);
+  std::vector<std::byte> bytes(rows.size() * row_bytes);
   const auto fits = [&](float value) {
     if (type == DType::kF16) return std::isfinite(F16ToF32(F32ToF16(value)));
     if (type == DType::kBf16) return std::isfinite(Bf16ToF32(F32ToBf16(value)));
     return std::isfinite(value);
   };
-  if (!std::ranges::all_of(values, fits))
-    return Fail(ErrorCode::kInvalidArgument, std::string("a value is not finite in ") + Name(type),
+  if (const auto bad = std::ranges::find_if_not(values, fits); bad != values.end()) {
+    const auto at = static_cast<size_t>(bad - values.begin());
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("row {}, column {}: {} is not finite in {}", rows[at / width],
+                            at % width, *bad, Name(type)),
                 "values");
-  for (size_t i = 0; i < values.size() / width; ++i) {
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
     const std::span<const float> from = values.subspan(i * width, width);
     std::byte* const to = bytes.data() + i * row_bytes;
     if (type == DType::kI8 || type == DType::kI4) {

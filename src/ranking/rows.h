@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -11,9 +12,11 @@
 namespace millpower::ranking {
 
 // isa/layout.h's rows of `cols` values, one after the other. i8 and i4: the scale is the largest
-// magnitude / 127 (/ 7), values are rounded to nearest, ties to even. Errors: kInvalidArgument (a
-// value that is not finite, or that the format cannot hold).
-Result<std::vector<std::byte>> MakeTableRows(std::span<const float> values, int64_t cols,
+// magnitude / 127 (/ 7), values are rounded to nearest, ties to even. `rows` are the rows' numbers,
+// for errors. Errors: kInvalidArgument, naming row and column (a value that is not finite, or that
+// the format cannot hold).
+Result<std::vector<std::byte>> MakeTableRows(std::span<const float> values,
+                                             std::span<const int64_t> rows, int64_t cols,
                                              DType type);
 
 }  // namespace millpower::ranking

@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
-#include <set>
+#include <new>
+#include <type_traits>
 #include <utility>
 
 #include "base/check.h"
@@ -17,6 +18,7 @@ namespace {
 // What others have where everything is leased.
 constexpr double kLeastRest = 0.01;
 constexpr int64_t kNever = INT64_MAX;
+constexpr int64_t kWarmUpNs = 2'000'000;
 constexpr device::LaunchClass kWarmUpClass = device::kLaunchClasses - 1;
 
 int64_t UnixMs() {
@@ -46,6 +48,34 @@ Error ErrorOf(ErrorCode code) {
     default:
       return {code, "the model has been unloaded", "model"};
   }
+}
+
+// What `work` gives, a Result; running out of memory is an error of those who asked for the work,
+// not of the process.
+template <typename Work>
+std::invoke_result_t<Work> WithinMemory(Work work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return Fail(ErrorCode::kNoCapacity, "no memory for this now");
+  }
+}
+
+std::unexpected<Error> BadRows(const isa::Buffer& table, const std::string& what) {
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("table '{}': {}", table.name, what), "rows");
+}
+
+// Each is a row of the table, and none comes twice.
+Result<void> CheckRows(std::span<const int64_t> rows, const isa::Buffer& table) {
+  if (rows.empty()) return BadRows(table, "no rows are given");
+  std::vector<int64_t> sorted(rows.begin(), rows.end());
+  std::ranges::sort(sorted);
+  for (const int64_t end : {sorted.front(), sorted.back()})
+    if (end < 0 || end >= table.rows.size)
+      return BadRows(table, fmt::format("there is no row {}, of {} rows", end, table.rows.size));
+  const auto twice = std::ranges::adjacent_find(sorted);
+  if (twice == sorted.end()) return {};
+  return BadRows(table, fmt::format("row {} is given twice", *twice));
 }
 
 }  // namespace
@@ -83,10 +113,15 @@ Runner::~Runner() { Stop(0); }
 
 // ---- Before it is ready
 
+// Twice as many rows each time: other models' launches wait for none that takes much longer than
+// kWarmUpNs.
 Result<void> Runner::WarmUp() {
-  TRY(WarmUpWith(1));
-  if (layout_.batch < 0 || model_->config.max_batch == 1) return {};
-  return WarmUpWith(model_->config.max_batch);
+  const int64_t most = layout_.batch < 0 ? 1 : model_->config.max_batch;
+  for (int64_t rows = 1;; rows = std::min(2 * rows, most)) {
+    const int64_t begin_ns = clock_.NowNs();
+    TRY(WarmUpWith(rows));
+    if (rows == most || clock_.NowNs() - begin_ns > kWarmUpNs) return {};
+  }
 }
 
 Result<void> Runner::WarmUpWith(int64_t rows) {
@@ -182,29 +217,32 @@ Result<Runner::Update> Runner::MakeUpdate(const RowUpdate& update) const {
   if (__builtin_mul_overflow(std::ssize(update.rows), table->cols, &values) ||
       values != std::ssize(update.values))
     return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("{} rows of {} values are told with {} values", update.rows.size(),
-                            table->cols, update.values.size()),
+                fmt::format("table '{}': {} rows of {} values are told with {} values", table->name,
+                            update.rows.size(), table->cols, update.values.size()),
                 "values");
-  std::set<int64_t> seen;
-  for (const int64_t row : update.rows)
-    if (row < 0 || row >= table->rows.size || !seen.insert(row).second)
-      return Fail(ErrorCode::kInvalidArgument,
-                  fmt::format("row {} is given twice, or is none of {}", row, table->rows.size),
-                  "rows");
-  TRY_ASSIGN(auto bytes, MakeTableRows(update.values, table->cols, table->dtype));
-  return Update{.buffer = id, .rows = update.rows, .bytes = std::move(bytes), .done = {}};
+  TRY(CheckRows(update.rows, *table));
+  auto bytes = MakeTableRows(update.values, update.rows, table->cols, table->dtype);
+  if (!bytes) return FailAt("table '" + table->name + "'", bytes.error());
+  return Update{.buffer = id, .rows = update.rows, .bytes = *std::move(bytes), .done = {}};
 }
 
 Result<void> Runner::UpdateRows(const RowUpdate& update) {
-  TRY_ASSIGN(Update made, MakeUpdate(update));
-  auto done = made.done.get_future();
-  {
-    std::lock_guard lock(mutex_);
-    if (stopping_) return std::unexpected(ErrorOf(ErrorCode::kUnavailable));
-    updates_.push_back(&made);
-  }
-  wake_.notify_one();
-  return done.get();
+  const auto apply = [&]() -> Result<void> {
+    TRY_ASSIGN(Update made, MakeUpdate(update));
+    auto done = made.done.get_future();
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_) return std::unexpected(ErrorOf(ErrorCode::kUnavailable));
+      updates_.push_back(&made);
+    }
+    wake_.notify_one();
+    return done.get();
+  };
+  Result<void> applied = WithinMemory(apply);
+  std::lock_guard lock(stats_mutex_);
+  ++(applied ? stats_.updates : stats_.refused_updates);
+  if (applied) stats_.updated_rows += std::ssize(update.rows);
+  return applied;
 }
 
 ModelStats Runner::Stats() const {
@@ -249,11 +287,8 @@ bool Runner::ApplyUpdate(std::unique_lock<std::mutex>& lock) {
   Update& update = *updates_.front();
   updates_.erase(updates_.begin());
   lock.unlock();
-  Result<void> updated = program_->UpdateRows(update.buffer, update.rows, update.bytes);
-  if (updated) {
-    std::lock_guard stats_lock(stats_mutex_);
-    stats_.updated_rows += std::ssize(update.rows);
-  }
+  Result<void> updated =
+      WithinMemory([&] { return program_->UpdateRows(update.buffer, update.rows, update.bytes); });
   update.done.set_value(std::move(updated));  // and it is gone
   lock.lock();
   return true;
@@ -335,19 +370,24 @@ void Runner::TakeChosen() {
 void Runner::Run(std::span<std::unique_ptr<Pending>> requests) {
   const int64_t begin_ns = clock_.NowNs();
   Timing input;
-  const Result<int64_t> device_ns = Launch(requests, input);
+  const Result<device::Completion> done = WithinMemory([&] { return Launch(requests, input); });
   const int64_t end_ns = clock_.NowNs();
-  if (!device_ns && device_ns.error().code == ErrorCode::kInvalidArgument && requests.size() > 1) {
+  const int64_t compute_ns = end_ns - begin_ns - input.ns;
+  if (!done) {
+    const bool is_cut = done.error().code == ErrorCode::kInvalidArgument && requests.size() > 1;
     {
       std::lock_guard lock(stats_mutex_);
-      stats_.repeated_launches += 2;
+      Count(stats_.faulted, compute_ns);
+      if (is_cut) stats_.repeated_launches += 2;
     }
-    Run(requests.first(requests.size() / 2));
-    Run(requests.subspan(requests.size() / 2));
-    return;
+    if (is_cut) {
+      Run(requests.first(requests.size() / 2));
+      Run(requests.subspan(requests.size() / 2));
+      return;
+    }
   }
-  std::vector<Answer> answers;
-  if (device_ns) answers = batcher_.Split(requests, launch_, *program_);
+  Result<std::vector<Answer>> answers = std::vector<Answer>();
+  if (done) answers = WithinMemory([&] { return Split(requests); });
   const int64_t split_ns = clock_.NowNs();
   int64_t rows = 0;
   for (const auto& request : requests) rows += request->rows(layout_);
@@ -357,11 +397,10 @@ void Runner::Run(std::span<std::unique_ptr<Pending>> requests) {
       Count(stats_.queue, begin_ns - request->submitted_ns);
       Count(stats_.queue_durations, begin_ns - request->submitted_ns);
     }
-    if (device_ns) {
-      const int64_t compute_ns = end_ns - begin_ns - input.ns;
+    if (done) {
       ++stats_.launches;
       stats_.rows += rows;
-      stats_.device_ns += *device_ns;
+      stats_.device_ns += done->device_ns;
       // As Triton counts: each request of a launch has had all of its time.
       const auto count = std::ssize(requests);
       Count(stats_.input, input.ns * count, count);
@@ -371,18 +410,24 @@ void Runner::Run(std::span<std::unique_ptr<Pending>> requests) {
     }
   }
   for (size_t i = 0; i < requests.size(); ++i) {
-    if (!device_ns) {
-      Finish(*requests[i], std::unexpected(device_ns.error()));
+    if (!done || !answers) {
+      Finish(*requests[i], std::unexpected(done ? answers.error() : done.error()));
       continue;
     }
-    answers[i].device_ns =
-        static_cast<int64_t>(static_cast<double>(*device_ns) *
-                             static_cast<double>(answers[i].rows) / static_cast<double>(rows));
-    Finish(*requests[i], std::move(answers[i]));
+    Answer& answer = (*answers)[i];
+    const double part = static_cast<double>(answer.rows) / static_cast<double>(rows);
+    answer.device_ns = static_cast<int64_t>(static_cast<double>(done->device_ns) * part);
+    answer.energy_uj = static_cast<int64_t>(static_cast<double>(done->energy_uj) * part);
+    Finish(*requests[i], std::move(answer));
   }
 }
 
-Result<int64_t> Runner::Launch(std::span<std::unique_ptr<Pending>> requests, Timing& input) {
+Result<std::vector<Answer>> Runner::Split(std::span<std::unique_ptr<Pending>> requests) {
+  return batcher_.Split(requests, launch_, *program_);
+}
+
+Result<device::Completion> Runner::Launch(std::span<std::unique_ptr<Pending>> requests,
+                                          Timing& input) {
   const int64_t begin_ns = clock_.NowNs();
   batcher_.Fill(requests, launch_);
   launch_.claims.clear();
@@ -396,8 +441,7 @@ Result<int64_t> Runner::Launch(std::span<std::unique_ptr<Pending>> requests, Tim
   }
   Count(input, clock_.NowNs() - begin_ns);
   TRY_ASSIGN(const device::Ticket ticket, program_->Submit(launch_, launch_class));
-  TRY_ASSIGN(const device::Completion completion, program_->Complete(ticket));
-  return completion.device_ns;
+  return program_->Complete(ticket);
 }
 
 void Runner::Finish(Pending& pending, Result<Answer> answer) {

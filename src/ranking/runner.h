@@ -52,7 +52,7 @@ class Runner {
 
  private:
   using Requests = std::vector<std::unique_ptr<Pending>>;
-  // Rows made ready.
+  // Rows made ready; `rows` are the caller's, who waits.
   struct Update {
     int32_t buffer = 0;
     std::span<const int64_t> rows;
@@ -76,7 +76,9 @@ class Runner {
   void Refuse(Refusal refusal);
 
   void Run(std::span<std::unique_ptr<Pending>> requests);
-  Result<int64_t> Launch(std::span<std::unique_ptr<Pending>> requests, Timing& input);
+  // The device's time for it. Errors: the device's; kNoCapacity.
+  Result<device::Completion> Launch(std::span<std::unique_ptr<Pending>> requests, Timing& input);
+  Result<std::vector<Answer>> Split(std::span<std::unique_ptr<Pending>> requests);
   void Finish(Pending& pending, Result<Answer> answer);
   Result<Update> MakeUpdate(const RowUpdate& update) const;
   Result<void> WarmUpWith(int64_t rows);

@@ -49,6 +49,7 @@ Json ToJson(const Port& port) {
   for (const Size& size : port.shape) json["shape"].push_back(ToJson(size));
   if (!port.buffer.empty()) json["buffer"] = port.buffer;
   if (!port.offsets_of.empty()) json["offsets_of"] = port.offsets_of;
+  if (!port.id_policy.empty()) json["id_policy"] = port.id_policy;
   return json;
 }
 
@@ -158,6 +159,7 @@ Result<void> PortFromJson(const Json& json, const std::string& path, std::vector
   reader.Read("name", port.name);
   reader.Read("dtype", dtype);
   reader.Read("buffer", port.buffer);
+  reader.Read("id_policy", port.id_policy);
   port.is_string = dtype == "string";
   const auto known = DTypeFromName(dtype);
   if (!port.is_string && !(known && IsElementType(*known)))

@@ -29,6 +29,9 @@ struct Port {
   // dimension, a symbol of its own, each row of the batch begins. Its own shape is [batch], or
   // [batch + 1] with the end of the last row. Requests are joined by moving these along.
   std::vector<std::string> offsets_of{};
+  // For people: what its elements do that are to name a row of a table and name none, such as
+  // "clamp" (import/tensor/features.h). Empty: it names no rows.
+  std::string id_policy{};
   bool operator==(const Port&) const = default;
 };
 
@@ -66,7 +69,8 @@ struct Signature {
 inline constexpr const char* kSignatureText = "signature";
 
 // {"version": 1, "format", "batch", "rows_are_independent",
-//  "inputs": [{"name", "dtype": "f32" or "string", "shape": [2, "batch"], "buffer", "offsets_of"}],
+//  "inputs": [{"name", "dtype": "f32" or "string", "shape": [2, "batch"], "buffer", "offsets_of",
+//  "id_policy"}],
 //  "outputs": [...], "prologue": [{"input", "buffer", "keys", "values", "otherwise", "buckets",
 //  "bucket_base"}]}
 // Keys that are not UTF-8 are objects {"hex": "00ff"}. Fields at their defaults may be left out.

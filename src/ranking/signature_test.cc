@@ -155,7 +155,8 @@ TEST(LookupTest, TakesIntegersOfAnyWidth) {
 
 TEST(RowsTest, AreWrittenAsTheLayoutSays) {
   const std::vector<float> values = {1, -2, 0.5f, 127, 0, 0, 0, 0};
-  const auto i8 = MakeTableRows(values, 4, DType::kI8).value();
+  const std::vector<int64_t> rows = {30, 4}, one = {30};
+  const auto i8 = MakeTableRows(values, rows, 4, DType::kI8).value();
   ASSERT_EQ(i8.size(), 16u);
   float scale = 0;
   std::memcpy(&scale, i8.data(), 4);
@@ -166,16 +167,16 @@ TEST(RowsTest, AreWrittenAsTheLayoutSays) {
   EXPECT_EQ(static_cast<int8_t>(i8[7]), 127);
   std::memcpy(&scale, i8.data() + 8, 4);
   EXPECT_EQ(scale, 0.0f);
-  const auto i4 = MakeTableRows(std::span(values).first(3), 3, DType::kI4).value();
+  const auto i4 = MakeTableRows(std::span(values).first(3), one, 3, DType::kI4).value();
   ASSERT_EQ(i4.size(), 8u);
   std::memcpy(&scale, i4.data(), 4);
   EXPECT_EQ(scale, 2.0f / 7.0f);
   EXPECT_EQ(static_cast<int>(i4[4]), (8 + 3) | ((8 - 7) << 4));
   EXPECT_EQ(static_cast<int>(i4[5]), 8 + 2);
-  const auto f16 = MakeTableRows(std::span(values).first(3), 3, DType::kF16).value();
+  const auto f16 = MakeTableRows(std::span(values).first(3), one, 3, DType::kF16).value();
   EXPECT_EQ(f16.size(), 8u);
-  EXPECT_FALSE(MakeTableRows(std::vector<float>{1e6f}, 1, DType::kF16));
-  EXPECT_FALSE(MakeTableRows(std::vector<float>{NAN}, 1, DType::kF32));
+  EXPECT_FALSE(MakeTableRows(std::vector<float>{1e6f}, one, 1, DType::kF16));
+  EXPECT_FALSE(MakeTableRows(std::vector<float>{NAN}, one, 1, DType::kF32));
 }
 
 }  // namespace

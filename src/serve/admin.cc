@@ -121,13 +121,13 @@ void AdminServer::Impl::Handle(const std::shared_ptr<Exchange>& exchange) {
   const HttpRequest& request = exchange->request();
   const std::string_view path = request.path;
   const bool is_ours = path.starts_with(kAdminPrefix) || path == kMetricsPath ||
-                       (parts.inference != nullptr && path.starts_with(kRepositoryPrefix));
+                       (parts.inference != nullptr && IsOperatorPath(path));
   if (!is_ours && parts.api != nullptr) return parts.api->Handle(exchange);
   exchange->SetRoute("admin");
   if (!HasKey(request))
     return exchange->Reply(ErrorResponse(
         Error{ErrorCode::kUnauthenticated, "this needs the admin key, as a bearer token", {}}));
-  if (request.body.size() > kBodyMaxBytes)
+  if (request.body.size() > kBodyMaxBytes && !IsRowUpdatePath(path))
     return exchange->Reply(ErrorResponse(
         HttpFault::kBodyTooLarge, fmt::format("the body is larger than {} bytes", kBodyMaxBytes)));
   router.Handle(exchange);

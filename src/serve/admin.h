@@ -49,7 +49,7 @@ struct AdminParts {
   ledger::Ledger* ledger = nullptr;   // null: what is about renting answers 503
   Api* api = nullptr;                 // answers what is not ours, with the keys of tenants
   const Metrics* metrics = nullptr;   // GET /metrics, with the admin key
-  InferenceApi* inference = nullptr;  // /v2/repository, with the admin key
+  InferenceApi* inference = nullptr;  // what IsOperatorPath says, with the admin key
   const Clock* clock = nullptr;       // null: the system's
 };
 

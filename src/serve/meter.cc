@@ -1,6 +1,7 @@
 #include "serve/meter.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
@@ -87,7 +88,8 @@ struct Meter::State {
   }
 };
 
-Meter::Meter(ledger::Ledger& ledger) : ledger_(ledger), state_(std::make_shared<State>()) {}
+Meter::Meter(ledger::Ledger& ledger, double grid_g_per_kwh)
+    : ledger_(ledger), grid_g_per_kwh_(grid_g_per_kwh), state_(std::make_shared<State>()) {}
 
 Meter::~Meter() = default;
 
@@ -175,7 +177,15 @@ void Meter::HoldInference(const MeteredInference& inference, ledger::Ledger::Don
                });
 }
 
-void Meter::PostInference(const std::string& id, int64_t device_ns,
+ledger::Energy Meter::EnergyOf(int64_t energy_uj) const {
+  if (energy_uj == 0) return {};
+  constexpr double kMicrojoulesPerKwh = 3.6e12;
+  const double micrograms =
+      static_cast<double>(energy_uj) / kMicrojoulesPerKwh * grid_g_per_kwh_ * 1e6;
+  return {energy_uj, std::llround(micrograms), ledger::Origin::kModelled};
+}
+
+void Meter::PostInference(const std::string& id, int64_t device_ns, int64_t energy_uj,
                           std::function<void(Result<void>)> posted) {
   const std::optional<Held> held = state_->Take(id);
   CHECK(held.has_value()) << id;
@@ -183,7 +193,7 @@ void Meter::PostInference(const std::string& id, int64_t device_ns,
   At(used, Unit::kInference) = 1;
   At(used, Unit::kCandidate) = held->candidates;
   At(used, Unit::kChipSecond) = device_ns / 1000;
-  ledger_.Post(id, used, "stop", std::move(posted));
+  ledger_.Post(id, used, "stop", std::move(posted), EnergyOf(energy_uj));
 }
 
 void Meter::Waive(const std::string& id) {
@@ -230,7 +240,7 @@ void Meter::Finish(const std::string& id, const engine::Usage& usage, engine::Fi
   const bool is_nothing = std::ranges::all_of(used, [](int64_t quantity) { return quantity == 0; });
   if (held->paid || held->waived || reason == engine::FinishReason::kError || is_nothing)
     return ledger_.Void(id, std::move(posted));
-  ledger_.Post(id, used, ReasonName(reason), std::move(posted));
+  ledger_.Post(id, used, ReasonName(reason), std::move(posted), EnergyOf(usage.energy_uj));
 }
 
 }  // namespace millpower::serve

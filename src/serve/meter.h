@@ -55,8 +55,9 @@ struct MeteredInference {
 // the ledger still answers.
 class Meter final : public engine::Hooks {
  public:
-  // `ledger` outlives it.
-  explicit Meter(ledger::Ledger& ledger);
+  // `ledger` outlives it. `grid_g_per_kwh`: what the electricity costs the air, in grams of CO2
+  // equivalent; usage has it beside its energy, where the device models that.
+  explicit Meter(ledger::Ledger& ledger, double grid_g_per_kwh = 0);
   ~Meter() override;
 
   ledger::Ledger& ledger() const { return ledger_; }
@@ -73,8 +74,8 @@ class Meter final : public engine::Hooks {
 
   // Holds an inference and its candidates; errors and `done` as those of Hold.
   void HoldInference(const MeteredInference& inference, ledger::Ledger::Done done);
-  // It was answered, with so much of the device's time; `posted` as Finish's.
-  void PostInference(const std::string& id, int64_t device_ns,
+  // It was answered, with so much of the device's time and energy; `posted` as Finish's.
+  void PostInference(const std::string& id, int64_t device_ns, int64_t energy_uj,
                      std::function<void(Result<void>)> posted);
 
   // What the client is told is an error, which costs nothing: whatever the engine tells of it, it
@@ -92,7 +93,10 @@ class Meter final : public engine::Hooks {
  private:
   struct State;
 
+  ledger::Energy EnergyOf(int64_t energy_uj) const;
+
   ledger::Ledger& ledger_;
+  const double grid_g_per_kwh_;
   const std::shared_ptr<State> state_;
 };
 

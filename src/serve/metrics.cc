@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/system.h"
 #include "ledger/ledger.h"
+#include "serve/metric_family.h"
 
 namespace millpower::serve {
 namespace {
@@ -135,16 +136,6 @@ const char* RefusalReason(ErrorCode code) {
     default:
       return "error";
   }
-}
-
-void AddValue(MetricFamily& family, double value, std::vector<ClientMetric::Label> labels = {}) {
-  ClientMetric metric;
-  metric.label = std::move(labels);
-  if (family.type == MetricType::Gauge)
-    metric.gauge.value = value;
-  else
-    metric.counter.value = value;
-  family.metric.push_back(std::move(metric));
 }
 
 MetricFamily OneGauge(const char* name, const char* help, double value,

@@ -118,6 +118,10 @@ InferenceApi& Service::OpenInference(ranking::Engine& engine, InferenceConfig co
 
 Result<void> Service::Start() { return impl_->server.Start(); }
 
+void Service::AddMetrics(std::function<std::string()> text) {
+  impl_->metrics.AddText(std::move(text));
+}
+
 Api& Service::api() { return impl_->api; }
 
 const Metrics& Service::metrics() const { return impl_->metrics; }

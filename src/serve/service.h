@@ -39,6 +39,9 @@ class Service {
   // service.
   InferenceApi& OpenInference(ranking::Engine& engine, InferenceConfig config);
 
+  // More for /metrics, as Metrics::AddText. Before Start.
+  void AddMetrics(std::function<std::string()> text);
+
   // Listens and serves. Call once. Errors: kInvalidArgument (the host), kIo (the address is in use
   // or not ours).
   Result<void> Start();

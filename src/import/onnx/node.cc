@@ -180,8 +180,6 @@ Result<int64_t> Node::Integer(size_t i, const char* what) const {
   return known[0];
 }
 
-bool Node::IsKnownOrAbsent(size_t i) const { return !has(i) || b.KnownReals(in(i)).has_value(); }
-
 Result<std::optional<std::vector<int64_t>>> Node::IntegersSince(int64_t since, size_t i,
                                                                 const char* name) const {
   if (version_ >= since) {

@@ -96,8 +96,6 @@ class Node {
   Result<std::vector<Size>> Sizes(size_t i, const char* what) const;
   Result<std::vector<double>> Reals(size_t i, const char* what) const;
   Result<int64_t> Integer(size_t i, const char* what) const;  // of one element
-  // Whether an operand is left out or known.
-  bool IsKnownOrAbsent(size_t i) const;
   // A list that was an attribute before `since`, and is an operand from it on; absent when the node
   // has neither.
   Result<std::optional<std::vector<int64_t>>> IntegersSince(int64_t since, size_t i,

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "import/onnx/model.h"
+#include "import/tensor/features.h"
 #include "import/tensorflow/model.h"
 #include "import/torch/model.h"
 
@@ -30,8 +31,9 @@ Kind KindOf(const std::filesystem::path& path) {
 
 bool IsTensorModel(const std::filesystem::path& path) { return KindOf(path) != Kind::kNone; }
 
-Result<TensorModel> OpenTensorModel(const std::filesystem::path& path,
-                                    const TensorOptions& options) {
+namespace {
+
+Result<TensorModel> Import(const std::filesystem::path& path, const TensorOptions& options) {
   switch (KindOf(path)) {
     case Kind::kOnnx:
       return OpenOnnx(path, options);
@@ -45,6 +47,16 @@ Result<TensorModel> OpenTensorModel(const std::filesystem::path& path,
   return Fail(
       ErrorCode::kUnsupported,
       path.string() + " is neither an .onnx file, nor a .pt2 file, nor a SavedModel folder");
+}
+
+}  // namespace
+
+Result<TensorModel> OpenTensorModel(const std::filesystem::path& path,
+                                    const TensorOptions& options) {
+  TRY_ASSIGN(TensorModel model, Import(path, options));
+  if (const auto applied = ApplyIdPolicies(options.id_policies, model); !applied)
+    return FailAt(path.string(), applied.error());
+  return model;
 }
 
 }  // namespace millpower::import

@@ -23,6 +23,10 @@ struct Port {
   DType dtype = DType::kF32;
   bool is_string = false;  // elements are byte strings, which a lookup turns into integers
   ir::Shape shape;         // symbols are dimensions known only with a request
+  // Of an input whose elements say which rows of tables are taken, what one does that is no row's
+  // number, as ToString(IdPolicy) has it; several, if tables differ, divided by ", ". Empty: it
+  // names no rows.
+  std::string id_policy = {};
 };
 
 // The host prologue: what happens to an input before the Program runs, as chips have no strings.
@@ -48,6 +52,19 @@ struct TensorModel {
   std::vector<std::string> notes;            // what a person should know, one line each
 };
 
+// What happens to ids of an input that name rows of tables (features.h).
+struct IdPolicy {
+  enum class Kind : uint8_t {
+    kError,    // an id that is no row's number fails its request
+    kClamp,    // ... means the nearest row there is
+    kDefault,  // ... means row `row`
+    kHash,     // every id means a row that a hash of it tells
+  };
+  Kind kind = Kind::kError;
+  int64_t row = 0;  // of kDefault
+  bool operator==(const IdPolicy&) const = default;
+};
+
 struct TensorOptions {
   // Upper bounds of symbolic dimensions, by the file's name for them; others get `max_batch` when
   // they are an input's first dimension, else `max_other`.
@@ -57,12 +74,16 @@ struct TensorOptions {
   // Shapes of inputs to take instead of the file's, by port; all constant.
   std::map<std::string, std::vector<int64_t>> input_shapes = {};
   std::string signature = "serving_default";  // of a SavedModel
+  // Of inputs that name rows of tables, by port, in place of what the framework does (an error; or
+  // negative ids count from the end).
+  std::map<std::string, IdPolicy> id_policies = {};
 };
 
 // Opens an .onnx or .pt2 file or a SavedModel folder; of an .onnx file the name tells, of the
 // others the content.
 // Errors: kNotFound, kIo, kCorrupt; kUnsupported, which lists every operator, type and form that is
-// not supported, with its place, at once.
+// not supported, with its place, at once; kInvalidArgument (an id policy that does not fit its
+// input).
 Result<TensorModel> OpenTensorModel(const std::filesystem::path& path,
                                     const TensorOptions& options = {});
 

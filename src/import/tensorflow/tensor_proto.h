@@ -16,7 +16,6 @@ namespace millpower::import {
 
 // Numbers of types in the schema (tensorflow/core/framework/types.proto).
 inline constexpr int kTypeString = 7;
-inline constexpr int kTypeResource = 20;
 // Absent for what is not a type of elements here: strings, resources, complex and quantised types.
 std::optional<DType> DTypeOf(int type);
 std::string TypeName(int type);  // "DT_FLOAT"

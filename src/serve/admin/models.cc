@@ -19,8 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kNameMaxBytes = 200;
-constexpr const char* kWeightTypes[] = {"auto", "f32", "bf16", "int8", "int4"};
-constexpr const char* kKvTypes[] = {"", "f32", "bf16", "int8"};
+constexpr const char* kWeightTypes[] = {"auto", "f32", "bf16", "int8", "int4", "fp8"};
+constexpr const char* kKvTypes[] = {"", "f32", "bf16", "int8", "fp8"};
 
 bool IsInside(const fs::path& path, const fs::path& root) {
   return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();

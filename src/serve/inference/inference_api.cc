@@ -18,6 +18,7 @@
 #include "serve/inference/kserve.h"
 #include "serve/inference/protocol.h"
 #include "serve/inference/ranking_metrics.h"
+#include "serve/inference/table_rows.h"
 #include "serve/inference/tfserving.h"
 #include "serve/rate_limiter.h"
 
@@ -41,6 +42,10 @@ using ReadCall = std::function<Result<InferenceCall>(const ModelPtr&, std::share
                                                      std::string_view header_length)>;
 
 HttpResponse JsonResponse(const Json& json) { return {.body = DumpJson(json)}; }
+
+std::unexpected<Error> NoSuchVersion() {
+  return Fail(ErrorCode::kInvalidArgument, "a version is a positive number");
+}
 
 ledger::Tier TierOf(const Caller& caller) {
   return caller.is_batch ? ledger::Tier::kBatch : ledger::Tier::kOnDemand;
@@ -100,6 +105,9 @@ struct InferenceApi::Impl {
   Answer ModelAnswer(const Caller* caller, const ModelPath& path) const;
   bool AnswerTfModel(const ExchangePtr& exchange, const Caller* caller, const std::string& path);
   Answer TfModelAnswer(const ModelPath& path) const;
+  void AddTableRoutes(Router& router);
+  void PostRows(const ExchangePtr& exchange, const std::string& path);
+  Answer ChangeRows(const TablePath& path, const ExchangePtr& exchange);
   void PostRepository(const ExchangePtr& exchange, bool is_operator,
                       std::function<Answer(const Caller*, const Json&)> answer);
   Answer Index(const Caller* caller, const Json& body) const;
@@ -132,6 +140,7 @@ struct InferenceApi::Impl {
   std::atomic<int64_t> live_count{0};
   boost::asio::thread_pool lane;
   boost::asio::thread_pool loading_lane{1};
+  boost::asio::thread_pool update_lane{1};  // waits for launches to end
 };
 
 // ---- Routes
@@ -185,6 +194,11 @@ void InferenceApi::Impl::AddModelRoutes() {
                     }});
   api.router().Add({"POST", "/v2/models/{path...}", "inference",
                     [this](const ExchangePtr& exchange, const PathArguments& arguments) {
+                      if (ReadTablePath(arguments[0]))
+                        return Refuse(exchange, {ErrorCode::kForbidden,
+                                                 "rows of tables are changed by the operator, on "
+                                                 "the operator's port",
+                                                 ""});
                       constexpr std::string_view kVerbs[] = {"infer"};
                       const auto path = ReadModelPath(arguments[0], kVerbs);
                       if (!path || path->verb.empty())
@@ -194,14 +208,13 @@ void InferenceApi::Impl::AddModelRoutes() {
 }
 
 void InferenceApi::Impl::GetModel(const ExchangePtr& exchange, const std::string& path) {
-  constexpr std::string_view kVerbs[] = {"ready", "config", "stats"};
+  constexpr std::string_view kVerbs[] = {"ready", "config", "stats", "tables"};
   const auto read = ReadModelPath(path, kVerbs);
   const bool is_stats = read && read->verb == "stats";
   const auto caller =
       api.access().Authenticate(exchange->request(), is_stats ? kUsageScope : kModelsScope);
   if (!caller) return Refuse(exchange, caller.error());
-  Answer made = read ? ModelAnswer(caller->get(), *read)
-                     : Fail(ErrorCode::kInvalidArgument, "a version is a positive number");
+  Answer made = read ? ModelAnswer(caller->get(), *read) : NoSuchVersion();
   exchange->Reply(made ? std::move(*made) : InferenceError(made.error()));
 }
 
@@ -215,6 +228,7 @@ InferenceApi::Impl::Answer InferenceApi::Impl::ModelAnswer(const Caller* caller,
     return JsonResponse({{"name", model->name}, {"ready", true}});
   }
   if (path.verb == "config") return JsonResponse(kserve::ModelConfig(*model));
+  if (path.verb == "tables") return JsonResponse(TablesJson(*model));
   if (path.verb == "stats") {
     Json all = Json::array();
     for (const ModelPtr& each : versions)
@@ -292,7 +306,7 @@ void InferenceApi::Impl::AddRepositoryRoutes(Router& router, bool is_operator) {
               }});
   router.Add({"POST", "/v2/repository/models/{path...}", "models",
               [this, is_operator](const ExchangePtr& exchange, const PathArguments& arguments) {
-                if (!is_operator && !(api.access().is_open() && config.clients_may_load))
+                if (!is_operator)
                   return Refuse(exchange, {ErrorCode::kForbidden,
                                            "models are loaded and unloaded by the operator, on the "
                                            "operator's port",
@@ -371,6 +385,66 @@ InferenceApi::Impl::Answer InferenceApi::Impl::ChangeModel(const std::string& pa
   }
   spdlog::info("{}ed '{}'", read->verb, read->name);
   return JsonResponse(Json::object());
+}
+
+// ---- Rows of tables, for the operator
+
+void InferenceApi::Impl::AddTableRoutes(Router& router) {
+  router.Add({"GET", "/v2/models/{path...}", "models",
+              [this](const ExchangePtr& exchange, const PathArguments& arguments) {
+                constexpr std::string_view kVerbs[] = {"tables"};
+                const auto path = ReadModelPath(arguments[0], kVerbs);
+                const Answer made = path ? ModelAnswer(nullptr, *path) : NoSuchVersion();
+                exchange->Reply(made ? *made : InferenceError(made.error()));
+              }});
+  router.Add({"POST", "/v2/models/{path...}", "models",
+              [this](const ExchangePtr& exchange, const PathArguments& arguments) {
+                PostRows(exchange, arguments[0]);
+              }});
+}
+
+// One at a time, in a lane of their own: each waits for a launch to end.
+void InferenceApi::Impl::PostRows(const ExchangePtr& exchange, const std::string& path) {
+  auto read = ReadTablePath(path);
+  if (!read) return exchange->Reply(InferenceError(404, "no such path"));
+  boost::asio::post(update_lane, [this, exchange, read = *std::move(read)] {
+    Answer made;
+    try {
+      made = ChangeRows(read, exchange);
+    } catch (const std::exception& error) {  // out of memory
+      made = Fail(ErrorCode::kInternal, error.what());
+    }
+    exchange->Reply(made ? std::move(*made) : InferenceError(made.error()));
+  });
+}
+
+InferenceApi::Impl::Answer InferenceApi::Impl::ChangeRows(const TablePath& path,
+                                                          const ExchangePtr& exchange) {
+  TRY_ASSIGN(const ModelPtr model, engine.Find(path.model, path.version));
+  TRY_ASSIGN(const ranking::Table* const table, FindTable(*model, path.table));
+  TRY_ASSIGN(const Coding coding, ReadCoding(exchange->request().content_encoding));
+  std::string body = exchange->TakeBody();
+  if (coding != Coding::kIdentity) {
+    TRY_ASSIGN(body, Decompress(body, coding, config.body_bytes_max));
+  }
+  TRY_ASSIGN(TableRows read, ReadTableRows(body, exchange->request().content_type, *table));
+  body = {};
+  const auto rows = std::ssize(read.rows);
+  TRY(engine.UpdateRows(
+      model, {.table = table->name, .rows = std::move(read.rows), .values = read.values}));
+  return JsonResponse({{"model_name", model->name},
+                       {"model_version", std::to_string(model->version)},
+                       {"table", table->name},
+                       {"rows", rows}});
+}
+
+bool IsRowUpdatePath(std::string_view path) {
+  return path.starts_with("/v2/models/") && ReadTablePath(path).has_value();
+}
+
+bool IsOperatorPath(std::string_view path) {
+  return path.starts_with("/v2/repository/") || IsRowUpdatePath(path) ||
+         (path.starts_with("/v2/models/") && path.ends_with("/tables"));
 }
 
 // ---- Models
@@ -493,7 +567,7 @@ void InferenceApi::Impl::OnAnswer(const WorkPtr& work, Result<ranking::Answer> a
   }
   if (meter == nullptr) return Reply(work, std::move(response));
   const std::string id = std::exchange(work->id, {});
-  meter->PostInference(id, answer->device_ns,
+  meter->PostInference(id, answer->device_ns, answer->energy_uj,
                        [this, work, response = std::make_shared<HttpResponse>(std::move(response))](
                            const Result<void>& posted) {
                          if (!posted) return Refuse(work, posted.error());
@@ -525,9 +599,13 @@ InferenceApi::~InferenceApi() {
   while (impl_->live_count > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   impl_->lane.join();
   impl_->loading_lane.join();
+  impl_->update_lane.join();
 }
 
-void InferenceApi::AddOperatorRoutes(Router& router) { impl_->AddRepositoryRoutes(router, true); }
+void InferenceApi::AddOperatorRoutes(Router& router) {
+  impl_->AddRepositoryRoutes(router, true);
+  impl_->AddTableRoutes(router);
+}
 
 void InferenceApi::StartDraining() { impl_->draining = true; }
 

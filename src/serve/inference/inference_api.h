@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -36,9 +37,6 @@ struct InferenceConfig {
   size_t body_bytes_max = 64 << 20;  // once it is unpacked
   int lanes = 2;                     // threads that read requests and write answers
   int64_t unload_timeout_ns = 30'000'000'000;
-  // Whether clients may load and unload where no keys are needed; else only who asks the operator's
-  // port.
-  bool clients_may_load = false;
   InferenceRepository repository = {};
 };
 
@@ -51,7 +49,7 @@ class InferenceApi {
   // Waits until the work of all requests has ended; no more come.
   ~InferenceApi();
 
-  // The repository's routes, for the operator's port, whose key has been seen to.
+  // The routes of IsOperatorPath, for the operator's port, whose key has been seen to.
   void AddOperatorRoutes(Router& router);
 
   // New work is refused from now on.
@@ -65,7 +63,10 @@ class InferenceApi {
   std::unique_ptr<Impl> impl_;
 };
 
-// "/v2/repository/": what the operator's port takes with the admin key.
-inline constexpr std::string_view kRepositoryPrefix = "/v2/repository/";
+// What the operator's port takes with the admin key: the repository, the tables of a model, and new
+// rows for them. Of the path as it came.
+bool IsOperatorPath(std::string_view path);
+// Of these, what takes bodies as large as those of inference.
+bool IsRowUpdatePath(std::string_view path);
 
 }  // namespace millpower::serve

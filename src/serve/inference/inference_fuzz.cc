@@ -7,6 +7,7 @@
 #include "serve/inference/compression.h"
 #include "serve/inference/kserve.h"
 #include "serve/inference/protocol.h"
+#include "serve/inference/table_rows.h"
 #include "serve/inference/test_models.h"
 #include "serve/inference/tfserving.h"
 
@@ -58,6 +59,16 @@ void Read(const ranking::ModelPtr& model, uint8_t what, std::string_view header,
   Reply(model, *call);
 }
 
+// Either form: rows and values that fit each other and the table.
+void ReadRows(std::string_view body) {
+  const ranking::Table table{.name = "t", .rows = 10, .columns = 3};
+  for (const char* type : {"application/json", "application/octet-stream"}) {
+    const auto read = ReadTableRows(body, type, table);
+    CHECK(read || !read.error().message.empty());
+    CHECK(!read || read->values.size() % 3 == 0);
+  }
+}
+
 }  // namespace
 }  // namespace millpower::serve
 
@@ -68,6 +79,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data + 2), size - 2);
   const std::string header = data[1] == 0 ? "" : std::to_string(data[1]);
   Read(models->all[data[0] / 4 % models->all.size()], data[0], header, text);
+  ReadRows(text);
   for (const Coding coding : {Coding::kGzip, Coding::kDeflate}) {
     const auto unpacked = Decompress(text, coding, kUnpackedMax);
     CHECK(!unpacked || unpacked->size() <= kUnpackedMax);
@@ -75,6 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr std::string_view kVerbs[] = {"infer", "ready"};
   (void)ReadModelPath(text, kVerbs);
   (void)ReadColonPath(text);
+  (void)ReadTablePath(text);
   (void)ReadCoding(text);
   (void)ChooseCoding(text);
   (void)DecodeBase64(text);

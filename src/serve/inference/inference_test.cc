@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <optional>
 #include <thread>
 
 #include "base/json.h"
@@ -52,17 +54,19 @@ InferenceRepository TestRepository(ranking::Engine& engine) {
 
 class InferenceTest : public testing::Test {
  protected:
-  explicit InferenceTest(bool clients_may_load = false) {
+  InferenceTest() {
     for (auto loading :
          {ranking::FakeRecommender("rec"), FakeClassifier("cls"), FakeRegressor("reg")})
       EXPECT_TRUE(engine_.Load(std::move(loading)));
     auto second = FakeClassifier("cls");
     second.version = 2;
     EXPECT_TRUE(engine_.Load(std::move(second)));
-    api_ = &service_.OpenInference(engine_, {.body_bytes_max = 1 << 20,
-                                             .clients_may_load = clients_may_load,
-                                             .repository = TestRepository(engine_)});
+    api_ = &service_.OpenInference(
+        engine_, {.body_bytes_max = 1 << 20, .repository = TestRepository(engine_)});
     EXPECT_TRUE(service_.Start());
+    admin_.emplace(AdminConfig{.port = 0, .key = kAdminKey, .body_bytes_max = 1 << 20}, host_,
+                   AdminParts{.api = &service_.api(), .inference = api_});
+    EXPECT_TRUE(admin_->Start());
   }
 
   TestResponse Send(std::string_view method, std::string_view path, std::string_view body = {},
@@ -87,6 +91,17 @@ class InferenceTest : public testing::Test {
     EXPECT_TRUE(error["error"].is_string()) << error;
     return error["error"].is_string() ? error["error"].get<std::string>() : "";
   }
+  // On the operator's port, with its key unless another is given.
+  TestResponse Operate(std::string_view path, std::string_view body,
+                       std::string_view type = "application/json", std::string_view key = kAdminKey,
+                       std::string_view method = "POST") {
+    TestClient client(admin_->port());
+    client.Send(
+        fmt::format("{} {} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\n"
+                    "Content-Type: {}\r\nContent-Length: {}\r\n\r\n{}",
+                    method, path, key, type, body.size(), body));
+    return client.Read().value();
+  }
   // Of "cls", two rows.
   static Json ClassifierRequest() {
     return Object(R"({"id": "q1", "inputs": [
@@ -101,6 +116,9 @@ class InferenceTest : public testing::Test {
   ModelRegistry models_;
   Service service_{{.port = 0}, models_, clock_};
   InferenceApi* api_ = nullptr;
+  ModelHost host_{
+      models_, [](const auto&, bool, const auto&) { return Fail(ErrorCode::kUnsupported, ""); }, 0};
+  std::optional<AdminServer> admin_;
 };
 
 // ---- KServe
@@ -126,10 +144,14 @@ TEST_F(InferenceTest, DescribesModels) {
       "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 2]}]})"));
   EXPECT_EQ(Get("/v2/models/cls/versions/1")["versions"], Object(R"(["1"])"));
   const Json config = Get("/v2/models/cls/config");
-  EXPECT_EQ(config["max_batch_size"], 16);
-  EXPECT_EQ(config["input"][0], Object(R"({"name": "x", "data_type": "TYPE_FP32", "dims": [2]})"));
+  EXPECT_EQ(config["max_batch_size"], 0);  // "country" has no other dimension
+  EXPECT_EQ(config["input"][0],
+            Object(R"({"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 2]})"));
   EXPECT_EQ(config["input"][1]["data_type"], "TYPE_STRING");
   EXPECT_TRUE(config.contains("dynamic_batching"));
+  const Json batched = Get("/v2/models/reg/config");
+  EXPECT_EQ(batched["max_batch_size"], 16);
+  EXPECT_EQ(batched["input"][0]["dims"], Object("[1]"));
   const Json ragged = Get("/v2/models/rec/config");
   EXPECT_EQ(ragged["max_batch_size"], 0);
   EXPECT_EQ(ragged["input"][1]["dims"], Object("[-1]"));
@@ -363,15 +385,8 @@ TEST_F(InferenceTest, ListsTheRepository) {
 TEST_F(InferenceTest, LoadingIsTheOperators) {
   EXPECT_THAT(ErrorOf("/v2/repository/models/regressor/load", Json::object(), 403),
               HasSubstr("operator"));
-  ModelHost host(
-      models_, [](const auto&, bool, const auto&) { return Fail(ErrorCode::kUnsupported, ""); }, 0);
-  AdminServer admin({.port = 0, .key = kAdminKey}, host,
-                    {.api = &service_.api(), .inference = api_});
-  ASSERT_TRUE(admin.Start());
   const auto post = [&](std::string_view path, std::string_view key) {
-    TestClient client(admin.port());
-    client.Post(path, "{}", key);
-    return client.Read().value();
+    return Operate(path, "{}", "application/json", key);
   };
   EXPECT_EQ(post("/v2/repository/models/regressor/load", "").status, 401);
   EXPECT_EQ(post("/v2/repository/models/regressor/load", kAdminKey).status, 200);
@@ -384,22 +399,97 @@ TEST_F(InferenceTest, LoadingIsTheOperators) {
   EXPECT_EQ(post("/v2/repository/models/what/explode", kAdminKey).status, 404);
 }
 
-class OpenRepositoryTest : public InferenceTest {
- protected:
-  OpenRepositoryTest() : InferenceTest(true) {}
-};
-
-TEST_F(OpenRepositoryTest, ClientsLoadWhereTheyMay) {
+TEST_F(InferenceTest, IsReadyWhileThereIsAModel) {
   EXPECT_EQ(
-      Post("/v2/repository/models/regressor/load", Object(R"({"parameters": {"config": "{}"}})")),
-      Json::object());
+      Operate("/v2/repository/models/regressor/load", R"({"parameters": {"config": "{}"}})").body,
+      "{}");
   EXPECT_EQ(Get("/v2/models/regressor/ready")["ready"], true);
-  Post("/v2/repository/models/regressor/unload", Json::object());
+  Operate("/v2/repository/models/regressor/unload", "{}");
   Get("/v2/models/regressor/ready", 404);
   for (const char* name : {"cls", "rec", "reg"})
-    Post(fmt::format("/v2/repository/models/{}/unload", name), Json::object());
+    Operate(fmt::format("/v2/repository/models/{}/unload", name), "{}");
   EXPECT_EQ(Get("/v2/health/ready", 503)["ready"], false);
   EXPECT_EQ(Send("GET", "/health/ready").status, 503);
+}
+
+// ---- Rows of tables
+
+constexpr std::string_view kRows = "/v2/models/rec/tables/table/rows";
+
+TEST_F(InferenceTest, ListsTables) {
+  const Json tables = Object(R"({"model_name": "rec", "model_version": "1", "tables": [
+      {"name": "table", "rows": 10, "columns": 4, "type": "int8"}]})");
+  EXPECT_EQ(Get("/v2/models/rec/tables"), tables);
+  EXPECT_EQ(Get("/v2/models/rec/versions/1/tables"), tables);
+  EXPECT_EQ(Get("/v2/models/reg/tables")["tables"], Json::array());
+  Get("/v2/models/what/tables", 404);
+  const auto operate = [&](std::string_view path, std::string_view key) {
+    return Operate(path, "", "application/json", key, "GET");
+  };
+  EXPECT_EQ(Object(operate("/v2/models/rec/tables", kAdminKey).body), tables);
+  EXPECT_EQ(operate("/v2/models/rec/tables", "").status, 401);
+}
+
+TEST_F(InferenceTest, ChangesRowsOfTables) {
+  const TestResponse changed =
+      Operate(kRows, R"({"rows": [3, 7], "values": [[127, 0, 0, 0], [0, -127, 0, 0]]})");
+  EXPECT_EQ(Object(changed.body), Object(R"({"model_name": "rec", "model_version": "1",
+      "table": "table", "rows": 2})"));
+  auto rows = device_.rows();
+  EXPECT_EQ(rows.size(), 2u);
+  EXPECT_EQ(static_cast<int8_t>(rows.at({"table", 7})[5]), -127);
+  const std::string bytes = BytesOf<int64_t>({1, 9}) + BytesOf<float>({0, 0, 0, 127});
+  EXPECT_EQ(
+      Operate("/v2/models/rec/versions/1/tables/table/rows", bytes, "application/octet-stream")
+          .status,
+      200);
+  rows = device_.rows();
+  EXPECT_EQ(static_cast<int8_t>(rows.at({"table", 9})[7]), 127);
+  const std::string metrics = Send("GET", "/metrics").body;
+  EXPECT_THAT(metrics,
+              HasSubstr("millpower_ranking_row_updates_total{model=\"rec\",version=\"1\"} 2"));
+  EXPECT_THAT(metrics,
+              HasSubstr("millpower_ranking_updated_rows_total{model=\"rec\",version=\"1\"} 3"));
+}
+
+TEST_F(InferenceTest, RefusesRowUpdatesByName) {
+  const auto refuses = [&](std::string_view body, const char* what, int status = 400,
+                           std::string_view path = kRows,
+                           std::string_view type = "application/json") {
+    const TestResponse response = Operate(path, body, type);
+    EXPECT_EQ(response.status, status) << response.body;
+    EXPECT_THAT(Object(response.body)["error"].get<std::string>(), HasSubstr(what));
+  };
+  refuses(R"({"rows": [10], "values": [[0, 0, 0, 0]]})", "no row 10");
+  refuses(R"({"rows": [1, 1], "values": [[0, 0, 0, 0], [0, 0, 0, 0]]})", "row 1 is given twice");
+  refuses(R"({"rows": [1, 2], "values": [[0, 0, 0, 0]]})", "2 rows of 4 values");
+  refuses(R"({"rows": [1], "values": [[0, 0, 0]]})", "values[0] must be a list of 4 numbers");
+  refuses(R"({"rows": [1], "values": [[0, 0, 0, null]]})", "values[0][3] is not a number");
+  refuses(R"({"rows": [1], "values": [[0, 0, 1e300, 0]]})", "column 2: inf is not finite");
+  refuses(R"({"rows": [1.5], "values": [[0, 0, 0, 0]]})", "rows[0] must be a whole number");
+  refuses(R"({"rows": [1]})", "values must be a list");
+  refuses(R"({"rows": [], "values": [], "table": "x"})", "'table'");
+  refuses(R"({"rows": [], "values": []})", "no rows");
+  refuses("[]", "object");
+  refuses("{}", "no table 'what'", 404, "/v2/models/rec/tables/what/rows");
+  refuses("{}", "'what'", 404, "/v2/models/what/tables/table/rows");
+  refuses("{}", "no such path", 404, "/v2/models/rec/versions/x/tables/table/rows");
+  const auto binary = [&](const std::string& body, const char* what) {
+    refuses(body, what, 400, kRows, "application/octet-stream");
+  };
+  binary("1234567", "does not say how many rows");
+  binary(BytesOf<int64_t>({1, 9}) + BytesOf<float>({0, 0, 0}), "20 bytes for 1 rows");
+  binary(BytesOf<int64_t>({-1}), "-1 rows");
+  binary(BytesOf<int64_t>({INT64_MAX}), "rows of table 'table'");
+  binary(BytesOf<int64_t>({1, 9}) + BytesOf<float>({0, NAN, 0, 0}), "row 9, column 1: nan");
+  EXPECT_TRUE(device_.rows().empty());
+}
+
+TEST_F(InferenceTest, RowsAreChangedByTheOperatorOnly) {
+  const std::string body = R"({"rows": [3], "values": [[0, 0, 0, 0]]})";
+  EXPECT_THAT(ErrorOf(kRows, Object(body), 403), HasSubstr("operator"));
+  EXPECT_EQ(Operate(kRows, body, "application/json", "wrong").status, 401);
+  EXPECT_TRUE(device_.rows().empty());
 }
 
 // ---- TensorFlow Serving

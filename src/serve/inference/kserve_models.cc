@@ -21,14 +21,19 @@ std::string PlatformOf(const ranking::Model& model) {
   return model.signature.format.empty() ? "millpower" : "millpower_" + model.signature.format;
 }
 
-// Triton's batching dimension: the first one of everything, which the configuration leaves out.
+// Triton's batching dimension: the first one of everything, which the configuration leaves out. It
+// has no word for an input that is one number for each row, and its perf_analyzer fails on what
+// such an input leaves: none then.
 bool HasBatchDimension(const ranking::Model& model) {
   if (model.signature.batch.empty()) return false;
   const Size batch = Size::Symbol(model.signature.batch);
   const auto begins = [&](const ranking::Port& port) {
     return !port.shape.empty() && port.shape[0] == batch;
   };
-  return std::ranges::all_of(model.signature.inputs, begins) &&
+  const auto begins_and_goes_on = [&](const ranking::Port& port) {
+    return begins(port) && port.shape.size() > 1;
+  };
+  return std::ranges::all_of(model.signature.inputs, begins_and_goes_on) &&
          std::ranges::all_of(model.signature.outputs, begins);
 }
 

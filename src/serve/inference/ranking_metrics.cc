@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "serve/metric_family.h"
+
 namespace millpower::serve {
 namespace {
 
@@ -35,6 +37,15 @@ constexpr Series kSeries[] = {
     {"millpower_ranking_repeated_launches_total",
      "Launches made again in parts, to find whose input faults", MetricType::Counter,
      MP_STAT(repeated_launches)},
+    {"millpower_ranking_faulted_launches_total", "Launches that ended in an error",
+     MetricType::Counter, MP_STAT(faulted.count)},
+    {"millpower_ranking_faulted_seconds_total", "Time of launches that ended in an error",
+     MetricType::Counter, [](const ModelStats& stats) { return double(stats.faulted.ns) * 1e-9; }},
+    {"millpower_ranking_row_updates_total", "Requests that changed rows of embedding tables",
+     MetricType::Counter, MP_STAT(updates)},
+    {"millpower_ranking_row_updates_refused_total",
+     "Requests to change rows of embedding tables that were refused", MetricType::Counter,
+     MP_STAT(refused_updates)},
     {"millpower_ranking_updated_rows_total", "Rows of embedding tables that were changed",
      MetricType::Counter, MP_STAT(updated_rows)},
     {"millpower_ranking_device_busy_seconds_total", "Time the device spent on launches",
@@ -67,16 +78,6 @@ constexpr struct {
 };
 
 using Labels = std::vector<ClientMetric::Label>;
-
-void AddValue(MetricFamily& family, double value, Labels labels) {
-  ClientMetric metric;
-  metric.label = std::move(labels);
-  if (family.type == MetricType::Gauge)
-    metric.gauge.value = value;
-  else
-    metric.counter.value = value;
-  family.metric.push_back(std::move(metric));
-}
 
 void AddHistogram(MetricFamily& family, const std::vector<std::pair<double, int64_t>>& buckets,
                   double sum, Labels labels) {
