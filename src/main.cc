@@ -33,6 +33,8 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddPerplexity);
   add(millpower::cli::AddInfer);
   add(millpower::cli::AddWorker);
+  add(millpower::cli::AddSimulate);
+  add(millpower::cli::AddCompare);
 
   try {
     app.parse(argc, argv);

@@ -10,6 +10,7 @@
 #include "cli/loader.h"
 #include "cli/session.h"
 #include "cli/size.h"
+#include "cli/tensor_flags.h"
 
 namespace millpower::cli {
 namespace {
@@ -366,6 +367,23 @@ TEST(Load, ShapesNeedNoWeights) {
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::kNotFound);
   EXPECT_THAT(unknown.error().message, HasSubstr("qwen3-0.6b, "));
+}
+
+TEST(TensorFlags, PoliciesAreOfOneModelOrOfAll) {
+  using Kind = import::IdPolicy::Kind;
+  TensorFlags flags;
+  flags.features = {"item=clamp", "ranker/item=hash", "org/tower/user=default:3", "a/b=error"};
+  const auto options = ToTensorLoadOptions(flags, {});
+  ASSERT_TRUE(options) << options.error().message;
+  const std::vector<std::string> names = {"ranker", "org/tower"};
+  const auto ranker = PoliciesFor("ranker", names, options->import.id_policies);
+  EXPECT_EQ(ranker.size(), 2u);
+  EXPECT_EQ(ranker.at("item").kind, Kind::kHash);
+  EXPECT_EQ(ranker.at("a/b").kind, Kind::kError);  // an input's own name
+  const auto tower = PoliciesFor("org/tower", names, options->import.id_policies);
+  EXPECT_EQ(tower.size(), 3u);
+  EXPECT_EQ(tower.at("item").kind, Kind::kClamp);
+  EXPECT_EQ(tower.at("user").row, 3);
 }
 
 TEST(Session, NamesAModelByItsPath) {

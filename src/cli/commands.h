@@ -22,6 +22,8 @@ Command AddAdmin(CLI::App& app);
 Command AddPerplexity(CLI::App& app);
 Command AddInfer(CLI::App& app);
 Command AddWorker(CLI::App& app);
+Command AddSimulate(CLI::App& app);
+Command AddCompare(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {

@@ -14,10 +14,13 @@ struct TypeName {
   std::string_view name;
   DType type;
 };
-constexpr TypeName kWeightTypes[] = {
-    {"f32", DType::kF32}, {"bf16", DType::kBf16}, {"int8", DType::kQ8_0}, {"int4", DType::kQ4_0}};
+constexpr TypeName kWeightTypes[] = {{"f32", DType::kF32},
+                                     {"bf16", DType::kBf16},
+                                     {"int8", DType::kQ8_0},
+                                     {"int4", DType::kQ4_0},
+                                     {"fp8", DType::kF8E4M3}};
 constexpr TypeName kKvTypes[] = {
-    {"f32", DType::kF32}, {"bf16", DType::kBf16}, {"int8", DType::kI8}};
+    {"f32", DType::kF32}, {"bf16", DType::kBf16}, {"int8", DType::kI8}, {"fp8", DType::kF8E4M3}};
 
 // A name may come from elsewhere than a flag that checks it.
 Result<DType> TypeOf(const char* flag, const std::string& name, std::span<const TypeName> types) {
@@ -32,11 +35,12 @@ Result<DType> TypeOf(const char* flag, const std::string& name, std::span<const 
 void AddCompileFlags(CLI::App& command, ModelFlags& flags) {
   command
       .add_option("--weights", flags.weights,
-                  "Type of matrix weights: auto (the file's), f32, bf16, int8 or int4")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
+                  "Type of matrix weights: auto (the file's), f32, bf16, int8, int4 or fp8")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "fp8"}))
       ->capture_default_str();
-  command.add_option("--kv", flags.kv, "Type of the KV cache: f32, bf16 (the default) or int8")
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}));
+  command
+      .add_option("--kv", flags.kv, "Type of the KV cache: f32, bf16 (the default), int8 or fp8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8", "fp8"}));
   command.add_option("--chat-format", flags.chat_format,
                      "Chat format, for a model whose template is not known: qwen3, "
                      "qwen3-instruct-2507, qwen3-thinking-2507 or chatml");

@@ -3,18 +3,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <filesystem>
-#include <mutex>
+#include <map>
 
-#include "base/clock.h"
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/npy.h"
-#include "cli/session.h"
+#include "cli/table_memory.h"
 #include "cli/tensor_flags.h"
-#include "cli/tensor_loader.h"
-#include "ranking/engine.h"
+#include "cli/tensor_session.h"
 
 namespace millpower::cli {
 namespace {
@@ -22,8 +19,9 @@ namespace {
 struct Flags {
   std::string model, output;
   std::vector<std::string> inputs;
-  bool fixed_shapes = false, json = false;
+  bool fixed_shapes = false, json = false, profile = false;
   int repeat = 1;
+  std::string table_memory = "auto";
   TensorFlags tensor;
   ModelFlags shared;
 };
@@ -78,21 +76,6 @@ Result<ranking::Request> MakeRequest(const ranking::Signature& signature,
   return request;
 }
 
-Result<ranking::Answer> Ask(ranking::Engine& engine, const ranking::ModelPtr& model,
-                            ranking::Request request) {
-  std::mutex mutex;
-  std::condition_variable done;
-  std::optional<Result<ranking::Answer>> answer;
-  TRY(engine.Submit(model, std::move(request), [&](Result<ranking::Answer> got) {
-    const std::lock_guard lock(mutex);
-    answer = std::move(got);
-    done.notify_one();
-  }));
-  std::unique_lock lock(mutex);
-  done.wait(lock, [&] { return answer.has_value(); });
-  return *std::move(answer);
-}
-
 std::string FileName(const std::string& output) {
   std::string name;
   for (const char c : output) {
@@ -107,6 +90,37 @@ int64_t Median(std::vector<int64_t> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::ranges::nth_element(values, middle);
   return *middle;
+}
+
+// Time of one run, in the order of cost: by opcode, then the instructions that take most.
+void PrintProfile(const std::vector<device::cpu::Profile::Line>& lines, int runs) {
+  constexpr size_t kInstructions = 12;
+  struct Sum {
+    int64_t instructions = 0, ns = 0;
+  };
+  std::map<isa::Opcode, Sum> sums;
+  int64_t total_ns = 0;
+  for (const auto& line : lines) {
+    sums[line.op].instructions += line.runs > 0 ? 1 : 0;
+    sums[line.op].ns += line.ns;
+    total_ns += line.ns;
+  }
+  const auto print = [&](const std::string& count, int64_t ns, const std::string& what) {
+    std::printf("%12s %10.1f us %5.1f%%  %s\n", count.c_str(), static_cast<double>(ns) / 1e3 / runs,
+                100 * static_cast<double>(ns) / static_cast<double>(std::max<int64_t>(1, total_ns)),
+                what.c_str());
+  };
+  std::vector<std::pair<isa::Opcode, Sum>> opcodes(sums.begin(), sums.end());
+  std::ranges::sort(opcodes, std::greater(), [](const auto& each) { return each.second.ns; });
+  std::printf("instructions, time of a run (mean), share, opcode\n");
+  for (const auto& [op, sum] : opcodes)
+    if (sum.ns > 0) print(std::to_string(sum.instructions), sum.ns, isa::Info(op).name);
+  std::vector<device::cpu::Profile::Line> most = lines;
+  std::ranges::sort(most, std::greater(), &device::cpu::Profile::Line::ns);
+  most.resize(std::min(most.size(), kInstructions));
+  for (const auto& line : most)
+    if (line.ns > 0)
+      print("", line.ns, std::string(isa::Info(line.op).name) + " -> " + line.writes);
 }
 
 // Writes the outputs, and says on standard output what they are and how long it took.
@@ -144,6 +158,7 @@ Result<void> Report(const Flags& flags, const ranking::Signature& signature,
 
 Result<void> Infer(const Flags& flags) {
   TRY_ASSIGN(TensorLoadOptions options, ToTensorLoadOptions(flags.tensor, flags.shared));
+  TRY_ASSIGN(const std::shared_ptr<PageKeeper> keeper, StartTableKeeper(flags.table_memory));
   std::vector<NamedArray> arrays;
   const auto read_inputs = [&]() -> Result<void> {
     for (const std::string& word : flags.inputs) {
@@ -155,29 +170,24 @@ Result<void> Infer(const Flags& flags) {
   if (flags.fixed_shapes) TRY(read_inputs());
   for (const NamedArray& named : arrays)
     options.import.input_shapes[named.name] = named.array.shape;
-  TRY_ASSIGN(LoadedTensorModel loaded, LoadTensorModel(flags.model, options));
+  device::cpu::Profile profile;
+  TRY_ASSIGN(TensorSession session,
+             TensorSession::Start(flags.model, {.load = std::move(options),
+                                                .kernels = flags.shared.kernels,
+                                                .warm_up = false,
+                                                .keeper = keeper,
+                                                .profile = flags.profile ? &profile : nullptr}));
   if (!flags.fixed_shapes) TRY(read_inputs());
-
-  SessionOptions session;
-  session.load.threads = options.threads;
-  session.kernels = flags.shared.kernels;
-  TRY_ASSIGN(const std::shared_ptr<device::Device> device, MakeDevice(session));
-  const SystemClock clock;
-  ranking::Engine engine(*device, clock);
-  TRY_ASSIGN(const ranking::ModelPtr model, engine.Load({.name = loaded.name,
-                                                         .program = loaded.program,
-                                                         .weights = std::move(loaded.weights),
-                                                         .signature = loaded.signature,
-                                                         .config = {.warm_up = false}}));
   ranking::Answer answer;
   std::vector<int64_t> times_ns;
   for (int i = 0; i < flags.repeat; ++i) {
-    TRY_ASSIGN(ranking::Request request, MakeRequest(loaded.signature, arrays));
-    const int64_t start = clock.NowNs();
-    TRY_ASSIGN(answer, Ask(engine, model, std::move(request)));
-    times_ns.push_back(clock.NowNs() - start);
+    TRY_ASSIGN(ranking::Request request, MakeRequest(session.signature(), arrays));
+    const int64_t start = session.clock().NowNs();
+    TRY_ASSIGN(answer, session.Ask(std::move(request)));
+    times_ns.push_back(session.clock().NowNs() - start);
   }
-  TRY(Report(flags, loaded.signature, answer, times_ns));
+  TRY(Report(flags, session.signature(), answer, times_ns));
+  if (flags.profile) PrintProfile(profile.Lines(), flags.repeat);
   return {};
 }
 
@@ -200,8 +210,11 @@ Command AddInfer(CLI::App& app) {
   command->add_option("--repeat", flags->repeat, "Run it so many times")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  command->add_flag("--json", flags->json, "Report as JSON");
+  CLI::Option* profile = command->add_flag(
+      "--profile", flags->profile, "Say which instructions the time goes to, on the first thread");
+  command->add_flag("--json", flags->json, "Report as JSON")->excludes(profile);
   AddTensorFlags(*command, flags->tensor);
+  AddTableMemoryFlag(*command, flags->table_memory);
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Infer(*flags); };
 }

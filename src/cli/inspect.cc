@@ -115,6 +115,10 @@ void PrintTensorModel(const isa::Program& program, const ranking::Signature& sig
   for (const ranking::Lookup& lookup : signature.prologue)
     std::printf("lookup       %s, %zu keys, %lld buckets\n", lookup.input.c_str(),
                 lookup.keys.size(), static_cast<long long>(lookup.buckets));
+  for (const ranking::Port& port : signature.inputs)
+    if (!port.id_policy.empty())
+      std::printf("feature      %s names rows of tables; out of range: %s\n", port.name.c_str(),
+                  port.id_policy.c_str());
   int64_t values = 0, bytes = 0, tables = 0;
   std::map<std::string, int> instructions;
   for (const isa::Buffer& buffer : program.buffers) {
@@ -122,7 +126,11 @@ void PrintTensorModel(const isa::Program& program, const ranking::Signature& sig
     const int64_t size = isa::BufferBytes(buffer, buffer.rows.size);
     values += buffer.rows.size * buffer.cols;
     bytes += size;
-    if (buffer.form == isa::Form::kTable) tables += size;
+    if (buffer.form != isa::Form::kTable) continue;
+    tables += size;
+    std::printf("table        %s, %lld rows of %lld %s\n", buffer.name.c_str(),
+                static_cast<long long>(buffer.rows.size), static_cast<long long>(buffer.cols),
+                Name(buffer.dtype));
   }
   std::printf("parameters   %lld, %s as packed, of which %s of embedding tables\n",
               static_cast<long long>(values), FormatSize(bytes).c_str(),

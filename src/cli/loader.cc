@@ -22,6 +22,7 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   graph.max_rows = options.max_batch_tokens;
   graph.max_seqs = options.max_num_seqs;
   graph.max_picked = options.max_picked > 0 ? options.max_picked : options.max_num_seqs;
+  graph.ranks = options.ranks;
   graph.page_positions = isa::kPagePositions;
   graph.sample_param_words = isa::kSampleParamWords;
   graph.sample_adjustment_words = isa::kSampleAdjustmentWords;
@@ -81,6 +82,8 @@ const char* FlagName(DType type) {
       return "int8";
     case DType::kQ4_0:
       return "int4";
+    case DType::kF8E4M3:
+      return "fp8";
     default:
       return Name(type);
   }
@@ -103,7 +106,7 @@ Result<void> CheckTypes(const isa::Program& program, const compile::Options& opt
     if (buffer.form != isa::Form::kPacked || !options.weight_type) continue;
     if (buffer.dtype == *options.weight_type)
       has_asked = true;
-    else if (IsBlockType(*options.weight_type) && !IsBlockType(buffer.dtype))
+    else if (IsQuantisedType(*options.weight_type) && !IsQuantisedType(buffer.dtype))
       router = buffer.dtype;
     else
       return settled("weights", buffer.dtype);

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <charconv>
 
+#include "cli/background.h"
 #include "cli/size.h"
+#include "cli/table_memory.h"
+#include "cli/tensor_flags.h"
 
 namespace millpower::cli {
 namespace {
@@ -51,15 +54,20 @@ RankingHost::RankingHost(std::shared_ptr<device::Device> device, const Clock& cl
 }
 
 Result<void> RankingHost::LoadAtStart() {
-  for (const Entry& entry : specs_) TRY(Load(entry.spec, true));
+  for (const Entry& entry : specs_) TRY(Load(entry.spec, false));
   return {};
 }
 
 Result<void> RankingHost::LoadVersion(const std::string& name, const ModelVersion& version,
-                                      bool show_progress) {
+                                      bool in_background) {
   TensorLoadOptions load = options_.load;
-  load.show_progress = show_progress;
-  TRY_ASSIGN(LoadedTensorModel loaded, LoadTensorModel(version.second, load));
+  load.show_progress = !in_background;
+  std::vector<std::string> names;
+  for (const Entry& entry : specs_) names.push_back(entry.spec.name);
+  load.import.id_policies = PoliciesFor(name, names, load.import.id_policies);
+  const auto read = [&] { return LoadTensorModel(version.second, load); };
+  TRY_ASSIGN(LoadedTensorModel loaded, in_background ? InBackground(read) : read());
+  KeepTables(options_.table_keeper, loaded.weights);
   for (const std::string& note : loaded.notes)
     spdlog::info("{}: {}", version.second.string(), note);
   int64_t bytes = 0;
@@ -76,7 +84,7 @@ Result<void> RankingHost::LoadVersion(const std::string& name, const ModelVersio
   return {};
 }
 
-Result<void> RankingHost::Load(const Spec& spec, bool show_progress) {
+Result<void> RankingHost::Load(const Spec& spec, bool in_background) {
   SetState(spec.name, "LOADING", "");
   const std::vector<ModelVersion> versions = VersionsAt(spec.path);
   std::vector<int64_t> numbers;
@@ -84,7 +92,7 @@ Result<void> RankingHost::Load(const Spec& spec, bool show_progress) {
     if (versions.empty())
       return Fail(ErrorCode::kNotFound, "there is no model at " + spec.path.string());
     for (const ModelVersion& version : versions) {
-      TRY(LoadVersion(spec.name, version, show_progress));
+      TRY(LoadVersion(spec.name, version, in_background));
       numbers.push_back(version.first);
     }
     return {};
@@ -136,7 +144,7 @@ serve::InferenceRepository RankingHost::Repository() {
             if (spec.name.empty())
               return Fail(ErrorCode::kNotFound, "there is no model '" + name + "' to load",
                           "model");
-            return Load(spec, false);
+            return Load(spec, true);
           },
           .unload = [this](const std::string& name) { return Unload(name); }};
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/page_keeper.h"
 #include "cli/tensor_loader.h"
 #include "device/device.h"
 #include "ranking/engine.h"
@@ -30,6 +31,7 @@ std::vector<ModelVersion> VersionsAt(const std::filesystem::path& path);
 struct RankingOptions {
   TensorLoadOptions load;
   ranking::ModelConfig config;
+  std::shared_ptr<PageKeeper> table_keeper = nullptr;  // of tables that are read from files
 };
 
 // Thread-safe.
@@ -60,9 +62,10 @@ class RankingHost {
     std::vector<int64_t> versions = {};
   };
 
-  Result<void> Load(const Spec& spec, bool show_progress);
+  // In the background: what is being answered goes first.
+  Result<void> Load(const Spec& spec, bool in_background);
   Result<void> LoadVersion(const std::string& name, const ModelVersion& version,
-                           bool show_progress);
+                           bool in_background);
   Result<void> Unload(const std::string& name);
   std::vector<serve::InferenceRepository::Entry> List() const;
   void SetState(const std::string& name, std::string state, std::string reason,

@@ -104,7 +104,8 @@ Result<void> Begin(Ledger& ledger, const fs::path& key_file) {
 
 }  // namespace
 
-Result<Rental> OpenRental(const fs::path& folder, const std::string& currency, const Clock& clock) {
+Result<Rental> OpenRental(const fs::path& folder, const std::string& currency, const Clock& clock,
+                          double grid_g_per_kwh) {
   TRY(CheckCurrency(currency));
   TRY(MakeFolder(folder));
   Rental rental;
@@ -112,7 +113,7 @@ Result<Rental> OpenRental(const fs::path& folder, const std::string& currency, c
   TRY_ASSIGN(rental.ledger, Ledger::Open(std::move(store), clock));
   const fs::path key_file = folder / "developer.key";
   if (rental.ledger->directory()->keys().empty()) TRY(Begin(*rental.ledger, key_file));
-  rental.meter = std::make_unique<serve::Meter>(*rental.ledger);
+  rental.meter = std::make_unique<serve::Meter>(*rental.ledger, grid_g_per_kwh);
   // One that was revoked, rotated or put there by somebody else is of no use in a hint.
   const std::string secret = ReadSecret(key_file);
   const auto directory = rental.ledger->directory();

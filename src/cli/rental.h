@@ -23,9 +23,9 @@ struct Rental {
 // Opens the ledger in a folder, which is made for its owner alone if there is none. One without any
 // key gets what it takes to begin: prices of zero for every model, and a tenant "developer" without
 // a bound to its credit, whose key is kept in developer.key, readable by its owner. `currency`: of
-// a new ledger. `clock` outlives it. Errors: kUnavailable (another server has it),
-// kInvalidArgument, kIo, the ledger's.
+// a new ledger. `grid_g_per_kwh`: the Meter's. `clock` outlives it. Errors: kUnavailable (another
+// server has it), kInvalidArgument, kIo, the ledger's.
 Result<Rental> OpenRental(const std::filesystem::path& folder, const std::string& currency,
-                          const Clock& clock);
+                          const Clock& clock, double grid_g_per_kwh = 0);
 
 }  // namespace millpower::cli

@@ -17,6 +17,7 @@
 #include "cli/rental.h"
 #include "cli/session.h"
 #include "cli/size.h"
+#include "cli/table_memory.h"
 #include "cli/tensor_flags.h"
 #include "serve/admin.h"
 #include "serve/cors.h"
@@ -36,6 +37,7 @@ struct Flags {
   ModelFlags shared;
   TensorFlags tensor;
   int64_t max_queue_delay_us = 0;
+  std::string table_memory = "auto";
   int32_t max_model_len = 0, max_num_seqs = 0, max_batch_tokens = 0, queue = 256;
   std::string kv_memory;
   bool no_prefix_cache = false, priority_tier = false;
@@ -47,6 +49,8 @@ struct Flags {
   std::optional<uint16_t> admin_port;
   std::string admin_key_file, model_root;
   std::string ledger, currency = "USD";
+  std::string chip;  // of this machine, for energy
+  double grid_g_per_kwh = 0;
   std::string log_level = "info";
   bool hints = false;
 };
@@ -149,6 +153,7 @@ Result<Specs> ModelSpecs(const Flags& flags) {
 Result<RankingOptions> ToRankingOptions(const Flags& flags) {
   RankingOptions options;
   TRY_ASSIGN(options.load, ToTensorLoadOptions(flags.tensor, flags.shared));
+  TRY_ASSIGN(options.table_keeper, StartTableKeeper(flags.table_memory));
   options.config.max_queue_delay_us = flags.max_queue_delay_us;
   return options;
 }
@@ -163,6 +168,10 @@ Result<SessionOptions> CommonOptions(const Flags& flags, engine::Hooks* hooks) {
   options.max_queue = flags.queue;
   options.prefix_cache = !flags.no_prefix_cache;
   options.hooks = hooks;
+  if (!flags.chip.empty()) {
+    TRY_ASSIGN(const device::chip::Chip chip, device::chip::ReadChip(flags.chip));
+    options.chip = std::make_shared<device::chip::Chip>(chip.At(device::chip::Bound::kValue));
+  }
   // A folder is compiled for what is asked; a compiled file has bounds of its own.
   if (flags.max_num_seqs > 0) options.load.max_num_seqs = flags.max_num_seqs;
   if (flags.max_batch_tokens > 0) options.load.max_batch_tokens = flags.max_batch_tokens;
@@ -256,7 +265,7 @@ Result<void> Serve(Flags& flags) {
   const SystemClock clock;
   Rental rental;  // outlives the engines, which post to it until they are gone
   if (!flags.ledger.empty()) {
-    TRY_ASSIGN(rental, OpenRental(flags.ledger, flags.currency, clock));
+    TRY_ASSIGN(rental, OpenRental(flags.ledger, flags.currency, clock, flags.grid_g_per_kwh));
   }
   TRY_ASSIGN(const SessionOptions common, CommonOptions(flags, rental.meter.get()));
   TRY_ASSIGN(const std::shared_ptr<device::Device> device, MakeDevice(common));
@@ -271,14 +280,18 @@ Result<void> Serve(Flags& flags) {
       flags.drain_seconds * int64_t{1'000'000'000});
   serve::Service service(http, registry, clock, rental.meter.get());
   if (rental.ledger) TRY(service.OpenBatches({.folder = flags.ledger}));
-  service.OpenInference(ranking.engine(), {.body_bytes_max = http.limits.body_bytes_max,
-                                           .repository = ranking.Repository()});
+  serve::InferenceApi& inference = service.OpenInference(
+      ranking.engine(),
+      {.body_bytes_max = http.limits.body_bytes_max, .repository = ranking.Repository()});
+  if (const auto& keeper = ranking_options.table_keeper)
+    service.AddMetrics([&keeper = *keeper] { return TableMetricsText(keeper); });
   TRY(service.Start());
   std::optional<serve::AdminServer> admin;
   TRY(StartAdmin(flags, http.limits.body_bytes_max, host,
                  {.ledger = rental.ledger.get(),
                   .api = &service.api(),
                   .metrics = &service.metrics(),
+                  .inference = &inference,
                   .clock = &clock},
                  admin));
   auto loading = std::async(std::launch::async, [&]() -> Result<void> {
@@ -356,6 +369,7 @@ Command AddServe(CLI::App& app) {
                       "Memory for keys and values, e.g. 2GiB, in equal parts for all models; "
                       "default: up to 8 contexts of each, at most half of what is free");
   AddTensorFlags(*command, flags->tensor);
+  AddTableMemoryFlag(*command, flags->table_memory);
   command
       ->add_option("--max-queue-delay-us", flags->max_queue_delay_us,
                    "How long a request to a model of tensors may wait for others to share a launch")
@@ -394,6 +408,13 @@ Command AddServe(CLI::App& app) {
   command->add_option("--ledger", flags->ledger,
                       "Folder of the ledger, made if there is none: clients then need keys, and "
                       "what they use is billed; default: open to all");
+  command->add_option("--chip", flags->chip,
+                      "This machine as a chip description (millpower probe writes it): usage then "
+                      "has its modelled energy");
+  command
+      ->add_option("--grid", flags->grid_g_per_kwh,
+                   "Carbon intensity of the electricity, gCO2e per kWh: usage has it beside energy")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--currency", flags->currency, "Of a new ledger, e.g. EUR")
       ->capture_default_str();
   command->add_option("--log-level", flags->log_level, "Least severity logged")

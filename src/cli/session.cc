@@ -2,16 +2,11 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <exception>
-#include <thread>
 
 #include "base/system.h"
+#include "cli/background.h"
 #include "cli/size.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/llm_engine.h"
@@ -24,8 +19,6 @@ namespace {
 // is left once the weights are in, divided by the models that share it.
 constexpr int64_t kDefaultContexts = 8;
 constexpr double kDefaultShare = 0.5;
-
-constexpr int kBackgroundNice = 19;
 
 struct KvPlan {
   int64_t pages = 0;
@@ -70,25 +63,6 @@ Result<KvPlan> PlanKv(const isa::Program& program, const SessionOptions& options
   return plan;
 }
 
-// The threads that pack inherit the priority of the one that starts them. A thread can't raise its
-// own again, so it is one for this alone.
-Result<LoadedModel> LoadInBackground(const std::string& path, const LoadOptions& options) {
-  Result<LoadedModel> loaded = Fail(ErrorCode::kInternal, "not loaded");
-  std::exception_ptr thrown;
-  std::jthread([&] {
-    const auto self = static_cast<id_t>(::gettid());
-    if (::setpriority(PRIO_PROCESS, self, kBackgroundNice) != 0)
-      spdlog::warn("loading at normal priority: {}", std::strerror(errno));
-    try {
-      loaded = LoadModel(path, options);
-    } catch (...) {
-      thrown = std::current_exception();
-    }
-  }).join();
-  if (thrown) std::rethrow_exception(thrown);
-  return loaded;
-}
-
 }  // namespace
 
 Session& Session::operator=(Session&& other) noexcept {
@@ -103,15 +77,18 @@ Session& Session::operator=(Session&& other) noexcept {
 
 Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options) {
   TRY_ASSIGN(const kernels::KernelSet* kernel_set, kernels::SelectKernels(options.kernels));
-  return device::cpu::MakeCpuDevice({.threads = options.load.threads, .kernels = kernel_set});
+  return device::cpu::MakeCpuDevice({.threads = options.load.threads,
+                                     .kernels = kernel_set,
+                                     .chip = options.chip,
+                                     .profile = options.profile});
 }
 
 Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::string& path,
                              const SessionOptions& options) {
   Session session;
   session.device = std::move(device);
-  TRY_ASSIGN(session.model, options.in_background ? LoadInBackground(path, options.load)
-                                                  : LoadModel(path, options.load));
+  const auto load = [&] { return LoadModel(path, options.load); };
+  TRY_ASSIGN(session.model, options.in_background ? InBackground(load) : load());
   const isa::Program& program = *session.model.program;
   if (program.FindRegister("pages") < 0)
     return Fail(ErrorCode::kUnsupported, path + " is not a language model: it has no KV cache");

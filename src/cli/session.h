@@ -6,6 +6,8 @@
 
 #include "base/result.h"
 #include "cli/loader.h"
+#include "device/chip/description.h"
+#include "device/cpu/profile.h"
 #include "device/device.h"
 #include "engine/engine.h"
 
@@ -23,7 +25,9 @@ struct SessionOptions {
   int sharers = 1;              // models that share the memory that is left
   // Loads on threads of the lowest priority, so that what runs already is not held up.
   bool in_background = false;
-  // Both may be null, and outlive the session.
+  // All may be null, and outlive the session.
+  device::cpu::Profile* profile = nullptr;
+  std::shared_ptr<const device::chip::Chip> chip = nullptr;  // this machine's, for modelled energy
   engine::Observer* observer = nullptr;
   engine::Hooks* hooks = nullptr;
 };

@@ -1,7 +1,10 @@
 #include "cli/tensor_flags.h"
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
+
+#include "import/tensor/features.h"
 
 namespace millpower::cli {
 namespace {
@@ -43,6 +46,12 @@ void AddTensorFlags(CLI::App& command, TensorFlags& flags) {
                   "Type of embedding tables: auto (the file's), f32, bf16, f16, int8 or int4")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16", "int8", "int4"}))
       ->capture_default_str();
+  command
+      .add_option("--feature", flags.features,
+                  "What ids of an input that are no row of its tables do, as NAME=POLICY: error, "
+                  "clamp, default:ROW, or hash, which hashes every id to a row; default: as the "
+                  "framework has it. With several models, MODEL/NAME is the input of one")
+      ->allow_extra_args(false);
 }
 
 Result<TensorLoadOptions> ToTensorLoadOptions(const TensorFlags& flags, const ModelFlags& shared) {
@@ -66,6 +75,12 @@ Result<TensorLoadOptions> ToTensorLoadOptions(const TensorFlags& flags, const Mo
       rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
     }
   }
+  for (const std::string& word : flags.features) {
+    TRY_ASSIGN(const auto named, Cut(word, "feature"));
+    const auto policy = import::ParseIdPolicy(named.second);
+    if (!policy) return FailAt("--feature " + named.first, policy.error());
+    options.import.id_policies[named.first] = *policy;
+  }
   if (flags.table_type == "int8") {
     options.compile.table_type = DType::kI8;
   } else if (flags.table_type == "int4") {
@@ -74,6 +89,21 @@ Result<TensorLoadOptions> ToTensorLoadOptions(const TensorFlags& flags, const Mo
     options.compile.table_type = DTypeFromName(flags.table_type);
   }
   return options;
+}
+
+std::map<std::string, import::IdPolicy> PoliciesFor(
+    const std::string& model, std::span<const std::string> names,
+    const std::map<std::string, import::IdPolicy>& policies) {
+  std::map<std::string, import::IdPolicy> found;
+  for (const auto& [name, policy] : policies) {
+    const auto owner = std::ranges::find_if(
+        names, [&](const std::string& each) { return name.starts_with(each + "/"); });
+    if (owner == names.end())
+      found.try_emplace(name, policy);  // one that names the model goes before
+    else if (*owner == model)
+      found.insert_or_assign(name.substr(model.size() + 1), policy);
+  }
+  return found;
 }
 
 }  // namespace millpower::cli

@@ -43,6 +43,7 @@ ranking::Signature SignatureOf(const import::TensorModel& model, std::vector<std
     in.dtype = port.dtype;
     in.is_string = port.is_string;
     in.shape = SizesOf(port.shape);
+    in.id_policy = port.id_policy;
     const bool looked_up = std::ranges::any_of(
         model.prologue, [&](const import::Lookup& lookup) { return lookup.value == port.value; });
     if (!looked_up) in.buffer = port.value;
@@ -111,6 +112,12 @@ Result<LoadedTensorModel> LoadTensorModel(const std::filesystem::path& path,
                                           const TensorLoadOptions& options) {
   LoadedTensorModel model;
   if (isa::IsPackage(path)) {
+    if (!options.import.id_policies.empty())
+      return Fail(ErrorCode::kUnsupported,
+                  path.string() +
+                      " is compiled: what ids of its inputs do was settled then; give "
+                      "--feature to compile",
+                  "feature");
     TRY_ASSIGN(model, Mapped(path, options));
     model.name = DefaultModelName(path);
     return model;

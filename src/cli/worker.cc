@@ -3,7 +3,8 @@
 //
 // Either side sends frames: u32 length of the header, little-endian; the header, JSON; the bytes of
 // its arrays, one after the other. The first frame is the worker's:
-//   {"ready": true, "inputs": [{"name", "dtype", "shape"}], "outputs": [...]} or {"error": "..."}
+//   {"ready": true, "inputs": [{"name", "dtype", "shape"}], "outputs": [...]}, or
+//   {"error": "...", "unsupported": whether the model holds what cannot be run}
 // then for each request {"inputs": [{"name", "shape", "bytes": N}]} it answers
 //   {"outputs": [{"name", "dtype", "shape", "bytes": N}]} or {"error": "..."}
 // until its standard input ends.
@@ -11,15 +12,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <future>
 
-#include "base/clock.h"
 #include "base/json.h"
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "cli/tensor_flags.h"
-#include "cli/tensor_loader.h"
-#include "ranking/engine.h"
+#include "cli/tensor_session.h"
 
 namespace millpower::cli {
 namespace {
@@ -121,21 +118,13 @@ Result<ranking::Request> ReadArrays(const ranking::Signature& signature, const J
   return request;
 }
 
-Result<void> Answer(ranking::Engine& engine, const ranking::ModelPtr& model,
-                    Result<ranking::Request> request) {
-  std::promise<Result<ranking::Answer>> promise;
-  Result<void> submitted;
-  if (request)
-    submitted = engine.Submit(model, *std::move(request), [&](Result<ranking::Answer> answer) {
-      promise.set_value(std::move(answer));
-    });
+Result<void> Answer(TensorSession& session, Result<ranking::Request> request) {
   if (!request) return WriteHeader({{"error", request.error().message}});
-  if (!submitted) return WriteHeader({{"error", submitted.error().message}});
-  const Result<ranking::Answer> answer = promise.get_future().get();
+  const Result<ranking::Answer> answer = session.Ask(*std::move(request));
   if (!answer) return WriteHeader({{"error", answer.error().message}});
   Json outputs = Json::array();
   for (size_t i = 0; i < answer->outputs.size(); ++i) {
-    const ranking::Port& port = model->signature.outputs[i];
+    const ranking::Port& port = session.signature().outputs[i];
     outputs.push_back({{"name", port.name},
                        {"dtype", Name(port.dtype)},
                        {"shape", answer->outputs[i].shape},
@@ -147,7 +136,7 @@ Result<void> Answer(ranking::Engine& engine, const ranking::ModelPtr& model,
   return {};
 }
 
-Result<void> ServeFrames(ranking::Engine& engine, const ranking::ModelPtr& model) {
+Result<void> ServeFrames(TensorSession& session) {
   for (;;) {
     uint32_t length = 0;
     TRY_ASSIGN(const bool more, ReadFull(&length, sizeof length));
@@ -157,39 +146,29 @@ Result<void> ServeFrames(ranking::Engine& engine, const ranking::ModelPtr& model
     TRY_ASSIGN(const bool complete, ReadFull(text.data(), text.size()));
     if (!complete) return Bad("the input ends within a frame");
     TRY_ASSIGN(const Json header, ParseJson(text));
-    Result<ranking::Request> request = ReadArrays(model->signature, header);
+    Result<ranking::Request> request = ReadArrays(session.signature(), header);
     if (!request && request.error().code == ErrorCode::kIo)
       return std::unexpected(std::move(request).error());
-    TRY(Answer(engine, model, std::move(request)));
+    TRY(Answer(session, std::move(request)));
   }
 }
 
 Result<void> Work(const Flags& flags) {
-  const SystemClock clock;
-  std::shared_ptr<device::Device> device;
-  std::unique_ptr<ranking::Engine> engine;
-  const auto load = [&]() -> Result<ranking::ModelPtr> {
-    TRY_ASSIGN(TensorLoadOptions options, ToTensorLoadOptions(flags.tensor, flags.shared));
-    TRY_ASSIGN(LoadedTensorModel loaded, LoadTensorModel(flags.model, options));
-    SessionOptions session;
-    session.load.threads = options.threads;
-    session.kernels = flags.shared.kernels;
-    TRY_ASSIGN(device, MakeDevice(session));
-    engine = std::make_unique<ranking::Engine>(*device, clock);
-    return engine->Load({.name = loaded.name,
-                         .program = loaded.program,
-                         .weights = std::move(loaded.weights),
-                         .signature = std::move(loaded.signature)});
+  const auto start = [&]() -> Result<TensorSession> {
+    TRY_ASSIGN(const TensorLoadOptions options, ToTensorLoadOptions(flags.tensor, flags.shared));
+    return TensorSession::Start(
+        flags.model, {.load = options, .kernels = flags.shared.kernels, .warm_up = true});
   };
-  const auto model = load();
-  if (!model) {
-    TRY(WriteHeader({{"error", model.error().message}}));
-    return std::unexpected(model.error());
+  auto session = start();
+  if (!session) {
+    const bool unsupported = session.error().code == ErrorCode::kUnsupported;
+    TRY(WriteHeader({{"error", session.error().message}, {"unsupported", unsupported}}));
+    return std::unexpected(session.error());
   }
   TRY(WriteHeader({{"ready", true},
-                   {"inputs", Describe((*model)->signature.inputs)},
-                   {"outputs", Describe((*model)->signature.outputs)}}));
-  return ServeFrames(*engine, *model);
+                   {"inputs", Describe(session->signature().inputs)},
+                   {"outputs", Describe(session->signature().outputs)}}));
+  return ServeFrames(*session);
 }
 
 }  // namespace

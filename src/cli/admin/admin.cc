@@ -41,6 +41,7 @@ Command AddAdmin(CLI::App& app) {
       "Tenants, projects and keys may be called by id or by a name that only one has. "
       "Money is in the ledger's currency. See docs/rental.md.");
   admin::AddModels(*menu);
+  admin::AddRows(*menu);
   admin::AddTenants(*menu);
   admin::AddProjects(*menu);
   admin::AddKeys(*menu);

@@ -10,6 +10,7 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
+#include <optional>
 #include <vector>
 
 #include "cli/commands.h"
@@ -29,6 +30,18 @@ Result<std::string> OnlyOne(const char* what, const std::string& text,
     return Fail(ErrorCode::kNotFound, fmt::format("there is no {} '{}'", what, text));
   return Fail(ErrorCode::kInvalidArgument,
               fmt::format("'{}' may be any of {}: give the id", text, fmt::join(matches, ", ")));
+}
+
+// What an error says, in either of the forms that the APIs have: {"error": {"message": "..."}} and
+// {"error": "..."}.
+std::optional<std::string> MessageOf(const std::string& body) {
+  const auto answer = ParseJson(body);
+  if (!answer || !answer->is_object() || !answer->contains("error")) return std::nullopt;
+  const Json& error = (*answer)["error"];
+  if (error.is_string()) return error.get<std::string>();
+  if (error.is_object() && error.contains("message") && error["message"].is_string())
+    return error["message"].get<std::string>();
+  return std::nullopt;
 }
 
 }  // namespace
@@ -52,8 +65,7 @@ std::string QueryOf(std::initializer_list<std::pair<const char*, std::string>> p
 }
 
 // Blocking: an operator who is tired of waiting has Ctrl-C.
-Result<std::string> Client::Exchange(const char* method, const std::string& path,
-                                     const Json* body) const {
+Result<std::string> Client::Exchange(const char* method, const std::string& path, Body body) const {
   TRY_ASSIGN(const std::string key, ReadAdminKey(key_file_));
   if (key.empty())
     return Fail(ErrorCode::kInvalidArgument,
@@ -67,8 +79,8 @@ Result<std::string> Client::Exchange(const char* method, const std::string& path
     http::request<http::string_body> request(http::string_to_verb(method), path, 11);
     request.set(http::field::host, fmt::format("127.0.0.1:{}", port_));
     request.set(http::field::authorization, "Bearer " + key);
-    request.set(http::field::content_type, "application/json");
-    if (body != nullptr) request.body() = DumpJson(*body);
+    request.set(http::field::content_type, body.type);
+    request.body() = std::move(body.bytes);
     request.prepare_payload();
     http::write(stream, request);
     boost::beast::flat_buffer buffer;
@@ -79,35 +91,39 @@ Result<std::string> Client::Exchange(const char* method, const std::string& path
   }
   const unsigned status = parser.get().result_int();
   if (status < 400) return std::move(parser.get().body());
-  std::string message = fmt::format("status {}", status);
-  if (const auto answer = ParseJson(parser.get().body());
-      answer && answer->is_object() && answer->contains("error") && (*answer)["error"].is_object())
-    message = (*answer)["error"].value("message", message);
-  return Fail(ErrorCode::kInvalidArgument, message);
+  return Fail(ErrorCode::kInvalidArgument,
+              MessageOf(parser.get().body()).value_or(fmt::format("status {}", status)));
 }
 
 Result<Json> Client::Get(const std::string& path) const {
-  TRY_ASSIGN(const std::string text, Exchange("GET", path, nullptr));
+  TRY_ASSIGN(const std::string text, Exchange("GET", path, {}));
   return ParseJson(text);
 }
 
 Result<Json> Client::Post(const std::string& path, const Json& body) const {
-  TRY_ASSIGN(const std::string text, Exchange("POST", path, &body));
+  TRY_ASSIGN(const std::string text, Exchange("POST", path, {.bytes = DumpJson(body)}));
+  return ParseJson(text);
+}
+
+Result<Json> Client::PostBytes(const std::string& path, std::string body) const {
+  TRY_ASSIGN(
+      const std::string text,
+      Exchange("POST", path, {.type = "application/octet-stream", .bytes = std::move(body)}));
   return ParseJson(text);
 }
 
 Result<Json> Client::Patch(const std::string& path, const Json& body) const {
-  TRY_ASSIGN(const std::string text, Exchange("PATCH", path, &body));
+  TRY_ASSIGN(const std::string text, Exchange("PATCH", path, {.bytes = DumpJson(body)}));
   return ParseJson(text);
 }
 
 Result<Json> Client::Delete(const std::string& path) const {
-  TRY_ASSIGN(const std::string text, Exchange("DELETE", path, nullptr));
+  TRY_ASSIGN(const std::string text, Exchange("DELETE", path, {}));
   return ParseJson(text);
 }
 
 Result<std::string> Client::GetText(const std::string& path) const {
-  return Exchange("GET", path, nullptr);
+  return Exchange("GET", path, {});
 }
 
 Result<std::string> Client::ResolveProject(const std::string& text) const {

@@ -20,6 +20,8 @@ class Client {
 
   Result<Json> Get(const std::string& path) const;
   Result<Json> Post(const std::string& path, const Json& body) const;
+  // A body that is no JSON.
+  Result<Json> PostBytes(const std::string& path, std::string body) const;
   Result<Json> Patch(const std::string& path, const Json& body) const;
   Result<Json> Delete(const std::string& path) const;
   // As it comes: invoices and CSV.
@@ -31,7 +33,11 @@ class Client {
   Result<std::string> ResolveKey(const std::string& text) const;
 
  private:
-  Result<std::string> Exchange(const char* method, const std::string& path, const Json* body) const;
+  struct Body {
+    const char* type = "application/json";
+    std::string bytes = {};
+  };
+  Result<std::string> Exchange(const char* method, const std::string& path, Body body) const;
 
   const uint16_t port_;
   const std::string key_file_;

@@ -41,6 +41,7 @@ void AddPrices(Menu& menu);
 void AddLeases(Menu& menu);
 void AddUsage(Menu& menu);
 void AddInvoices(Menu& menu);
+void AddRows(Menu& menu);   // tables, update-rows
 void AddBooks(Menu& menu);  // audit, verify, backup
 
 // The answer itself, or what `format` makes of it.
