@@ -25,13 +25,18 @@ def build(width=16):
     return keras.Model({**one, "history": history, "numbers": numbers}, taken)
 
 
-def main():
+def train(trade, offers=400_000):
     keras.utils.set_random_seed(1)
-    trade = data.Trade()
-    features, taken = trade.offers(400_000, seed=1)
+    features, taken = trade.offers(offers, seed=1)
     model = build()
     model.compile(keras.optimizers.Adam(3e-3), loss="binary_crossentropy")
     model.fit(features, taken, batch_size=2048, epochs=2, verbose=2)
+    return model
+
+
+def main():
+    trade = data.Trade()
+    model = train(trade)
     held_out, labels = trade.offers(50_000, seed=2)
     print(f"AUC in Keras: {data.auc(labels, model.predict(held_out, batch_size=4096, verbose=0)[:, 0]):.4f}")
     model.export(sys.argv[1])

@@ -35,10 +35,9 @@ def columns(features):
     return {name: torch.from_numpy(values) for name, values in features.items()}
 
 
-def main():
+def train(trade, offers=400_000):
     torch.manual_seed(1)
-    trade = data.Trade()
-    features, taken = trade.offers(400_000, seed=1)
+    features, taken = trade.offers(offers, seed=1)
     features, taken = columns(features), torch.from_numpy(taken)
     model = Offers()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -50,14 +49,23 @@ def main():
             loss.backward()
             optimizer.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.4f}")
-    model.eval()
+    return model.eval()
+
+
+def export(model, trade, path):
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    some = columns(trade.offers(8, seed=2)[0])
+    exported = torch.export.export(model, (), some, dynamic_shapes={name: {0: batch} for name in some})
+    torch.export.save(exported, path)
+
+
+def main():
+    trade = data.Trade()
+    model = train(trade)
     held_out, labels = trade.offers(50_000, seed=2)
     with torch.no_grad():
         print(f"AUC in PyTorch: {data.auc(labels, model(**columns(held_out)).numpy()):.4f}")
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    some = {name: values[:8] for name, values in columns(held_out).items()}
-    exported = torch.export.export(model, (), some, dynamic_shapes={name: {0: batch} for name in some})
-    torch.export.save(exported, sys.argv[1])
+    export(model, trade, sys.argv[1])
 
 
 if __name__ == "__main__":

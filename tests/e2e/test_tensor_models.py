@@ -156,6 +156,68 @@ def test_the_python_package_runs_any_file(model, weights):
         millpower.Model(pathlib.Path(__file__))
 
 
+def test_the_python_package_tells_what_it_cannot_run_from_what_is_broken(tmp_path):
+    os.environ["MILLPOWER_BINARY"] = str(BINARY)
+    import millpower
+
+    (tmp_path / "broken.onnx").write_bytes(b"this is no protobuf")
+    with pytest.raises(millpower.LoadError) as error:
+        millpower.Model(tmp_path / "broken.onnx")
+    assert not isinstance(error.value, millpower.UnsupportedModel)
+
+
+# ---- What ids that are no row's number do
+
+
+def hashed(ids, rows):
+    """docs/isa/README.md's Mix of 64 bits, modulo the rows."""
+    z = ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) % np.uint64(rows)).astype(np.int64)
+
+
+WILD_IDS = np.array([[0, ROWS - 1, ROWS], [-1, -ROWS, -ROWS - 1], [1 << 40, -(1 << 62), 5]])
+POLICIES = {
+    "clamp": lambda ids: np.clip(ids, 0, ROWS - 1),
+    "default:7": lambda ids: np.where((ids >= 0) & (ids < ROWS), ids, 7),
+    "hash": lambda ids: hashed(ids, ROWS),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_feature_has_the_policy_it_is_given(tmp_path, model, weights, policy):
+    want = expected(weights, POLICIES[policy](WILD_IDS))
+    flag = ("--feature", f"ids={policy}")
+    np.testing.assert_allclose(infer(tmp_path, model, WILD_IDS, *flag), want, rtol=0, atol=1e-5)
+    compiled = tmp_path / "bags.mill"
+    assert run("compile", model, "-o", compiled, *flag).returncode == 0
+    np.testing.assert_allclose(infer(tmp_path, compiled, WILD_IDS), want, rtol=0, atol=1e-5)
+    for path, flags in ((model, flag), (compiled, ())):
+        assert f"feature      ids names rows of tables; out of range: {policy}" in run("inspect", path, *flags).stdout
+
+
+def test_error_refuses_negative_ids_too(tmp_path, model, weights):
+    ids = np.full((2, HOTS), -1)
+    np.testing.assert_allclose(infer(tmp_path, model, ids), expected(weights, ids), rtol=0, atol=1e-5)
+    np.save(tmp_path / "ids.npy", ids)
+    done = run("infer", model, "--input", f"ids={tmp_path / 'ids.npy'}", "--feature", "ids=error")
+    assert done.returncode == 1
+    assert f"index -1 is not in [0, {ROWS})" in done.stderr
+
+
+def test_policies_that_do_not_fit_are_told(tmp_path, model):
+    for flag, what in (("ids=maybe", "none of error, clamp"), ("what=clamp", "'what' is none of the model's"),
+                       (f"ids=default:{ROWS}", f"cannot default to row {ROWS}"), ("ids", "is not NAME=VALUE")):
+        done = run("inspect", model, "--feature", flag)
+        assert done.returncode == 1 and what in done.stderr, done.stderr
+    compiled = tmp_path / "bags.mill"
+    assert run("compile", model, "-o", compiled).returncode == 0
+    np.save(tmp_path / "ids.npy", ids_of(1))
+    done = run("infer", compiled, "--input", f"ids={tmp_path / 'ids.npy'}", "--feature", "ids=hash")
+    assert done.returncode == 1 and "is compiled" in done.stderr
+
+
 def test_models_of_pytorch_and_tensorflow_are_read(tmp_path):
     """The fixtures that these frameworks saved."""
     for path in [*sorted((ROOT / "tests" / "torch_data").glob("*.pt2")), ROOT / "tests" / "saved_model_data" / "tiny"]:

@@ -53,3 +53,12 @@ def test_what_it_cannot_run_falls_back_and_names_the_operator():
     with pytest.warns(millpower.tf.FallbackWarning, match="Unique"):
         fast = millpower.tf.function_wrapper(refused)
     np.testing.assert_array_equal(fast(tf.constant([1.0, 1.0])), [1.0])
+
+
+def test_int8_tables_hold_auc(tmp_path):
+    import int8_tables
+    import train_keras  # of examples/ranking, which int8_tables finds
+
+    trade = int8_tables.data.Trade()
+    train_keras.train(trade).export(tmp_path / "offers")
+    int8_tables.assert_auc_holds(tmp_path / "offers", trade, tmp_path)

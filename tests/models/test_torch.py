@@ -75,3 +75,13 @@ def test_training_falls_back():
     with pytest.warns(millpower.torch.FallbackWarning, match="gradients"):
         compiled(model)(dense, torch.zeros(2, 4, dtype=torch.int64)).sum().backward()
     assert dense.grad is not None
+
+
+def test_int8_tables_hold_auc(tmp_path):
+    import int8_tables
+    import train_torch  # of examples/ranking, which int8_tables finds
+
+    trade = int8_tables.data.Trade()
+    model = train_torch.train(trade)
+    train_torch.export(model, trade, tmp_path / "offers.pt2")
+    int8_tables.assert_auc_holds(tmp_path / "offers.pt2", trade, tmp_path)

@@ -1,0 +1,189 @@
+"""simulate and compare: chips that need not exist, models without weights, and what they print."""
+
+import json
+import subprocess
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from conftest import BINARY, ROOT
+
+SMALL = ["--model", "qwen3-0.6b", "--input", "64", "--output", "8", "--requests", "6"]
+USERS = [*SMALL, "--concurrency", "3"]
+
+
+def millpower(*args):
+    return subprocess.run([BINARY, *args], capture_output=True, text=True, timeout=120)
+
+
+def output(*args):
+    done = millpower(*args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def simulated(*flags):
+    return json.loads(output("simulate", *USERS, "--json", *flags))
+
+
+def refused(*args):
+    """The message of a command that must fail with our own error, not a crash."""
+    done = millpower(*args)
+    assert done.returncode in (1, 2), (done.returncode, done.stderr)
+    return done.stderr + done.stdout
+
+
+def test_simulate_prints_a_table():
+    table = output("simulate", *USERS, "--chip", "h100", "--opcodes")
+    for line in ("TTFT p99", "TPOT p50", "output tok/s", "bottleneck", "KV memory", "TPP of a chip", "matmul"):
+        assert line in table, table
+
+
+def test_json_has_what_a_planner_needs():
+    planned = simulated("--chip", "h100")
+    report = planned["report"]
+    assert report["requests"] == 6
+    assert report["input_tokens"] == 6 * 64 and report["output_tokens"] == 6 * 8
+    for latency in ("ttft_s", "tpot_s", "end_to_end_s"):
+        assert 0 < report[latency]["p50"] <= report[latency]["p90"] <= report[latency]["p99"]
+    assert all(0 <= part <= 1.0001 for part in report["utilisation"].values())
+    assert report["joules_per_output_token"] > 0 and report["usd_per_million_output_tokens"] > 0
+    fits = planned["fits"]
+    assert fits["weight_bytes"] + fits["kv_pages"] * fits["kv_page_bytes"] < fits["memory_bytes"]
+    # A chip with assumed figures gives a range, the bad end first.
+    assert planned["assumed"]
+    assert planned["low"]["output_tokens_per_s"] <= report["output_tokens_per_s"]
+    assert report["output_tokens_per_s"] <= planned["high"]["output_tokens_per_s"]
+
+
+def test_the_same_seed_gives_the_same_json():
+    flags = ["simulate", *SMALL, "--rate", "50", "--json", "--seed"]
+    first, again, other = (json.loads(output(*flags, seed)) for seed in ("7", "7", "8"))
+    for planned in (first, again, other):
+        assert planned.pop("host_seconds") >= 0
+    assert first == again
+    assert first["report"]["end_to_end_s"] != other["report"]["end_to_end_s"]
+
+
+def test_more_users_are_served_faster_together_and_slower_each():
+    one, many = (json.loads(output("simulate", *SMALL[:-1], "32", "--concurrency", users, "--json"))["report"]
+                 for users in ("1", "16"))
+    assert many["output_tokens_per_s"] > one["output_tokens_per_s"]
+    assert many["tpot_s"]["p50"] >= one["tpot_s"]["p50"]
+
+
+def test_a_file_of_requests_with_shared_prefixes(tmp_path):
+    trace = tmp_path / "requests.csv"
+    rows = "".join(f"{i},96,4,0,64\n" for i in range(4))
+    trace.write_text("at_s,input,output,prefix_group,prefix_tokens\n" + rows)
+    flags = ["simulate", "--model", "qwen3-0.6b", "--requests-file", str(trace), "--json"]
+    assert json.loads(output(*flags))["report"]["cached_tokens"] > 0
+    assert json.loads(output(*flags, "--no-prefix-cache"))["report"]["cached_tokens"] == 0
+    trace.write_text("at_s,input,output\n0,x,4\n")
+    assert f"{trace}:2: input is 'x'" in refused(*flags)
+
+
+@pytest.mark.parametrize("flags, expected", [
+    (["--chip", "no-such-chip"], "h100"),  # lists the names
+    (["--model", "no-such-model"], "qwen3-0.6b"),
+    (["--slo", "ttft_p98_s=1"], "ttft_p99"),
+    (["--experts", "lopsided"], "balanced"),
+    (["--concurrency", "0"], "concurrency"),
+    (["--rate", "1"], "exclude each other"),
+    (["--chips", "65"], "chips"),
+])
+def test_wrong_flags_say_what_is_expected(flags, expected):
+    given = dict(zip(USERS[::2], USERS[1::2])) | dict([flags])
+    assert expected in refused("simulate", *(word for pair in given.items() for word in pair))
+
+
+def test_a_bad_chip_file_names_line_key_and_expectation(tmp_path):
+    chip = tmp_path / "wrong.toml"
+    lines = (ROOT / "chips" / "h100.toml").read_text().splitlines()
+    line = next(i for i, text in enumerate(lines) if text.startswith("price_usd_per_hour"))
+    lines[line] = 'price_usd_per_hour = "cheap"'
+    chip.write_text("\n".join(lines) + "\n")
+    message = refused("simulate", *USERS, "--chip", str(chip))
+    assert f"wrong.toml:{line + 1}" in message and "price_usd_per_hour" in message and "expected" in message
+    chip.write_text("chip = [")
+    assert "wrong.toml:1" in refused("simulate", *USERS, "--chip", str(chip))
+
+
+def test_what_does_not_fit_shows_the_arithmetic():
+    message = refused("simulate", "--model", "qwen3-235b-a22b", "--chip", "h100", "--concurrency", "1")
+    assert "does not fit" in message and "GB of weights" in message and "h100" in message
+
+
+def test_a_trace_is_chromes(tmp_path):
+    path = tmp_path / "trace.json"
+    output("simulate", *USERS, "--chip", "h100", "--trace", str(path))
+    events = json.loads(path.read_text())
+    names = {event["name"] for event in events}
+    assert {"thread_name", "matmul", "attention"} <= names
+    for event in events:
+        assert event["ph"] in ("M", "X") and isinstance(event["pid"], int) and isinstance(event["tid"], int)
+        if event["ph"] == "X":
+            assert event["ts"] >= 0 and event["dur"] >= 0
+
+
+def test_slo_finds_a_number_of_chips():
+    easy = simulated("--chip", "h100", "--slo", "ttft_p99_s=10")
+    assert easy["chips"] == 1 and easy["tried"][-1]["meets"]
+    never = simulated("--chip", "h100", "--slo", "tpot_p50_ms=0.000001")
+    assert never["chips"] is None and never["tried"]
+    assert not any(tried["meets"] for tried in never["tried"])
+
+
+COMPARE = ["compare", *USERS, "--chips", "h100,millpower-1x2,a100"]
+
+
+def test_compare_puts_chips_side_by_side():
+    table = output(*COMPARE)
+    header = table.splitlines()[0]
+    assert header.index("1 x h100") < header.index("2 x millpower-1") < header.index("1 x a100")
+    compared = json.loads(output(*COMPARE, "--json"))
+    assert [chip["label"] for chip in compared["chips"]] == ["h100", "millpower-1x2", "a100"]
+    for chip in compared["chips"]:
+        assert chip["total_processing_performance"] > 0
+        assert chip["export_rule"] in ("3A090.a", "3A090.b", "none", "unknown")
+        assert chip["kwh_per_million_output_tokens"] > 0 and chip["usd_per_hour"] > 0
+    # A chip alone has the figures that it has beside others.
+    alone = simulated("--chip", "h100")
+    assert compared["chips"][0]["report"] == alone["report"]
+
+
+def test_compare_shows_what_does_not_fit_in_its_column():
+    flags = ["compare", "--model", "qwen3-32b", "--input", "16", "--output", "2", "--requests", "1", "--chips",
+             "h100,tpu-v5e,mlu370-x8"]
+    compared = json.loads(output(*flags, "--json"))["chips"]
+    assert "report" in compared[0]
+    assert "does not fit" in compared[1]["error"] and "tpu-v5e" in compared[1]["error"]
+    assert compared[2]["chips"] == 1 and compared[2]["chip"] == "mlu370-x8"
+    table = output(*flags)
+    assert "why not" in table and "does not fit" in table
+    assert "no-such" in refused(*flags[:-1], "h100,no-such")
+
+
+def test_the_plot_is_well_formed_and_inside_its_axes(tmp_path):
+    path = tmp_path / "plot.svg"
+    compared = json.loads(output(*COMPARE, "--svg", str(path), "--sweep", "1,4", "--json"))
+    assert [len(line["points"]) for line in compared["sweep"]] == [2, 2, 2]
+    root = ElementTree.parse(path).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == space + "svg" and not root.findall(f".//{space}script")
+    frame = next(rect for rect in root.findall(space + "rect") if rect.get("class") == "frame")
+    x, y, width, height = (float(frame.get(key)) for key in ("x", "y", "width", "height"))
+    circles = root.findall(space + "circle")
+    assert len(circles) == 6
+    for circle in circles:
+        assert x < float(circle.get("cx")) < x + width
+        assert y < float(circle.get("cy")) < y + height
+    texts = [text.text for text in root.iter(space + "text")]
+    assert {"h100", "millpower-1x2", "a100", "output tokens a second"} <= set(texts)
+    # More tokens a second are drawn higher, more milliseconds further right.
+    places = [(float(c.get("cx")), -float(c.get("cy"))) for c in circles]
+    points = [(p["tpot_p50_ms"], p["output_tokens_per_s"]) for line in compared["sweep"] for p in line["points"]]
+    for axis in (0, 1):
+        order = sorted(range(6), key=lambda i: points[i][axis])
+        assert all(places[a][axis] <= places[b][axis] + 0.11 for a, b in zip(order, order[1:]))
+    assert "cannot write" in refused(*COMPARE, "--sweep", "1", "--svg", str(tmp_path / "none" / "plot.svg"))
