@@ -138,9 +138,9 @@ class Features {
   }
 
   ValueId CommonSource(const Node& node) const {
-    const ValueId first = source_[static_cast<size_t>(node.inputs[0])];
-    const bool common = std::ranges::all_of(
-        node.inputs, [&](ValueId input) { return source_[static_cast<size_t>(input)] == first; });
+    const ValueId first = SourceOf(node.inputs[0]);
+    const bool common =
+        std::ranges::all_of(node.inputs, [&](ValueId input) { return SourceOf(input) == first; });
     return common ? first : ir::kNoValue;
   }
 
@@ -162,6 +162,11 @@ class Features {
   }
 
   // ---- Asking
+  // Whose elements a value has; kNoValue for those that policies have added since.
+  ValueId SourceOf(ValueId value) const {
+    const auto at = static_cast<size_t>(value);
+    return at < source_.size() ? source_[at] : ir::kNoValue;
+  }
   ValueId ValueOf(const Port& port) const { return model_.graph.FindValue(port.value); }
   const std::string& NameOf(ValueId value) const { return model_.graph.value(value).name; }
   const std::string& TableOf(const Gather& gather) const {
@@ -174,21 +179,22 @@ class Features {
   std::vector<Gather> GathersBy(const Port& port) const {
     std::vector<Gather> found;
     for (const Gather& gather : gathers_)
-      if (source_[static_cast<size_t>(gather.index)] == ValueOf(port)) found.push_back(gather);
+      if (SourceOf(gather.index) == ValueOf(port)) found.push_back(gather);
     return found;
   }
 
   // For each value what it was computed from the port's by: the node that last changed elements, or
   // mixed them with others'; absent: nothing of the port is in it.
   std::vector<std::optional<size_t>> Reached(const Port& port) const {
-    std::vector<std::optional<size_t>> changed_by(source_.size());
+    // Nodes that policies have added give values that were not there at the start.
+    std::vector<std::optional<size_t>> changed_by(model_.graph.values().size());
     const ValueId input = ValueOf(port);
     for (size_t i = 0; i < nodes_.size(); ++i) {
       const Node& node = nodes_[i];
       for (const ValueId operand : node.inputs) {
         if (operand == ir::kNoValue) continue;
         const auto& before = changed_by[static_cast<size_t>(operand)];
-        const bool is_kept = source_[static_cast<size_t>(operand)] == input;
+        const bool is_kept = SourceOf(operand) == input;
         if (!before && !is_kept) continue;
         const bool keeps = KeepsElements(node) && CommonSource(node) != ir::kNoValue;
         if (keeps && is_kept) continue;
