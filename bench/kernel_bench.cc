@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "base/threads.h"
 #include "isa/layout.h"
@@ -106,6 +107,57 @@ void MatMulBench(benchmark::State& state, const KernelSet* set, int64_t k, int64
          2.0 * static_cast<double>(rows * k * n));
 }
 
+// Bytes per second of reading rows of `row_bytes` that lie anywhere in the pool, in an order known
+// beforehand, on one thread: the best of a few passes.
+double RandomReadBandwidth(const std::vector<const std::byte*>& rows, int64_t row_bytes) {
+  const SystemClock clock;
+  double best = 0;
+  for (int pass = 0; pass < 5; ++pass) {
+    const int64_t begin = clock.NowNs();
+    uint64_t sum = 0;
+    for (const std::byte* row : rows)
+      for (int64_t at = 0; at < row_bytes; at += isa::kLineBytes) {
+        uint64_t word;
+        std::memcpy(&word, row + at, sizeof word);
+        sum += word;
+      }
+    benchmark::DoNotOptimize(sum);
+    const auto ns = static_cast<double>(clock.NowNs() - begin);
+    best = std::max(best, static_cast<double>(row_bytes * std::ssize(rows)) / ns * 1e9);
+  }
+  return best;
+}
+
+// Rows of an f32 embedding table, `items` to a bag, anywhere in the pool.
+void PoolRowsBench(benchmark::State& state, const KernelSet* set, int64_t cols, int64_t items) {
+  constexpr int64_t kRows = 1 << 20, kBags = 64;  // as the device calls it, some at a time
+  const int64_t row_bytes = isa::TableRowBytes(cols, DType::kF32);
+  Rng rng(1);
+  std::vector<const std::byte*> rows(kRows);
+  for (const std::byte*& row : rows)
+    row = Pool() + static_cast<int64_t>(rng.Below(kPoolBytes / row_bytes)) * row_bytes;
+  std::vector<int32_t> ends;
+  for (int64_t bag = 1; bag <= kBags; ++bag) ends.push_back(static_cast<int32_t>(bag * items));
+  std::vector<float> y(static_cast<size_t>(kBags * cols));
+  const double before = RandomReadBandwidth(rows, row_bytes);
+  int64_t at = 0;
+  for (auto _ : state) {
+    set->pool_rows({.rows = rows.data() + at,
+                    .ends = ends.data(),
+                    .y = y.data(),
+                    .bags = kBags,
+                    .cols = cols,
+                    .y_stride = cols});
+    at = at + 2 * kBags * items <= kRows ? at + kBags * items : 0;
+  }
+  const double random = std::max(before, RandomReadBandwidth(rows, row_bytes));
+  const double bytes = static_cast<double>(kBags * items * row_bytes * state.iterations());
+  using benchmark::Counter;
+  state.counters["GB/s"] = Counter(bytes / 1e9, Counter::kIsRate);
+  state.counters["random_GB/s"] = random / 1e9;
+  state.counters["limit%"] = Counter(bytes / random * 100, Counter::kIsRate);
+}
+
 // One layer's attention of Qwen3-0.6B: 16 heads of 128 over 8 KV heads.
 void AttentionBench(benchmark::State& state, const KernelSet* set, int64_t first_position,
                     DType type) {
@@ -176,6 +228,23 @@ void RegisterSet(const KernelSet& set) {
     }
   }
   if (scalar) return;
+  // Layers of the recommenders in bench/ranking/models.py, named by what they take and give.
+  for (const auto& [k, n] : {std::pair{367, 512}, {512, 256}, {3456, 512}, {512, 3456}}) {
+    const std::string name =
+        std::string(set.name) + "/ranking_f32/" + std::to_string(k) + "x" + std::to_string(n);
+    for (int64_t rows : {1, 64, 2048})
+      benchmark::RegisterBenchmark(name.c_str(), MatMulBench, &set, k, n, DType::kF32,
+                                   Epilogue::kRelu)
+          ->ArgName("rows")
+          ->Arg(rows)
+          ->Unit(benchmark::kMicrosecond);
+  }
+  for (const auto& [cols, items] : {std::pair{16, 1}, {128, 1}, {128, 20}}) {
+    const std::string name = std::string(set.name) + "/pool_rows_f32/cols:" + std::to_string(cols) +
+                             "/items:" + std::to_string(items);
+    benchmark::RegisterBenchmark(name.c_str(), PoolRowsBench, &set, cols, items)
+        ->Unit(benchmark::kMicrosecond);
+  }
   for (DType type : {DType::kBf16, DType::kF32, DType::kI8}) {
     const std::string name = std::string(set.name) + "/attention_" + Name(type);
     benchmark::RegisterBenchmark((name + "/decode_4096").c_str(), AttentionBench, &set, 4095, type)
