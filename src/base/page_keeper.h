@@ -46,7 +46,8 @@ class PageKeeper {
     int64_t mapped_bytes = 0;      // kept, whether resident or not
     int64_t resident_bytes = 0;    // of those; at least what it is, by a little
     int64_t written_bytes = 0;     // of those; they are in no file and stay
-    int64_t given_back_bytes = 0;  // so far, as often as they were given back
+    // So far, as often as they were given back. At least: what readers map meanwhile hides some.
+    int64_t given_back_bytes = 0;
   };
 
   // Begins to take pages back when `headroom_bytes` of `bound_bytes` are left, and goes on until
