@@ -7,7 +7,6 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/check.h"
@@ -15,6 +14,7 @@
 #include "compile/compile.h"
 #include "compile/test_graph.h"
 #include "device/cpu/cpu_device.h"
+#include "device/pipeline.h"
 #include "import/qwen3/graph.h"
 #include "isa/encoding.h"
 #include "isa/sampling.h"
@@ -50,16 +50,32 @@ import::Qwen3Config WithExperts() {
   return config;
 }
 
-// The ranks of a model, each on a device of its own.
-class Ranks {
+// Into how much a model is cut.
+struct Cut {
+  int ranks = 1;
+  int stages = 1;
+  int stage = 0;
+};
+
+import::GraphOptions GraphOf(const Cut& cut, int rank) {
+  import::GraphOptions options{.max_rows = 32, .max_seqs = 2, .max_pages = 64};
+  options.ranks = cut.ranks;
+  options.rank = rank;
+  options.stages = cut.stages;
+  options.stage = cut.stage;
+  return options;
+}
+
+// The ranks of a model, or of a stage of it, each on a device of its own.
+class Ranks final : public device::LoadedProgram {
  public:
   Ranks(const import::Qwen3Config& config, const compile::Options& options,
-        const ir::WeightSource& source, int ranks, int threads = 1) {
-    const auto group = std::make_shared<device::cpu::Group>(ranks);
+        const ir::WeightSource& source, const Cut& cut, int threads = 1)
+      : team_(cut.ranks) {
+    const auto group = std::make_shared<device::cpu::Group>(cut.ranks);
     ThreadTeam team(1);
-    for (int rank = 0; rank < ranks; ++rank) {
-      auto graph = import::BuildQwen3Graph(
-          config, {.max_rows = 32, .max_seqs = 2, .max_pages = 64, .ranks = ranks, .rank = rank});
+    for (int rank = 0; rank < cut.ranks; ++rank) {
+      auto graph = import::BuildQwen3Graph(config, GraphOf(cut, rank));
       CHECK(graph) << graph.error().message;
       auto compiled = compile::Compile(*graph, options);
       CHECK(compiled) << compiled.error().message;
@@ -72,59 +88,85 @@ class Ranks {
       CHECK(loaded) << loaded.error().message;
       loaded_.push_back(std::move(*loaded));
     }
+    tickets_.resize(loaded_.size());
   }
 
-  const isa::Program& program(size_t rank = 0) const { return *programs_[rank]; }
+  const std::shared_ptr<const isa::Program>& shared_program(size_t rank = 0) const {
+    return programs_[rank];
+  }
+  const isa::Program& program() const override { return *programs_[0]; }
   const device::LoadedProgram& loaded(size_t rank) const { return *loaded_[rank]; }
+  int64_t LoadRegister(int32_t reg) const override { return loaded_[0]->LoadRegister(reg); }
 
-  // The next tokens of one sequence, from `first` on: logits of the last, the same on all ranks.
-  std::vector<float> Step(const std::vector<int32_t>& tokens, int64_t first) {
-    const device::Launch launch = LaunchOf(tokens, first);
-    std::vector<std::vector<float>> logits(loaded_.size());
-    std::vector<std::thread> threads;
-    for (size_t rank = 0; rank < loaded_.size(); ++rank)
-      threads.emplace_back([&, rank] {
-        const auto ticket = loaded_[rank]->Submit(launch);
-        CHECK(ticket) << ticket.error().message;
-        CHECK(loaded_[rank]->Complete(*ticket));
-        const auto bytes = loaded_[rank]->Output(program().FindBuffer("logits"));
-        logits[rank].resize(bytes.size() / sizeof(float));
-        std::memcpy(logits[rank].data(), bytes.data(), bytes.size());
-      });
-    for (std::thread& thread : threads) thread.join();
-    for (const std::vector<float>& other : logits) EXPECT_EQ(other, logits[0]);
-    return logits[0];
+  Result<device::Ticket> Submit(const device::Launch& launch,
+                                device::LaunchClass launch_class) override {
+    for (size_t rank = 0; rank < loaded_.size(); ++rank) {
+      TRY_ASSIGN(tickets_[rank], loaded_[rank]->Submit(launch, launch_class));
+    }
+    return tickets_[0];
+  }
+
+  Result<device::Completion> Complete(device::Ticket) override {
+    team_.Run([&](int rank) {
+      const auto i = static_cast<size_t>(rank);
+      CHECK(loaded_[i]->Complete(tickets_[i]));
+    });
+    return device::Completion{};
+  }
+
+  // The same on all ranks.
+  std::span<const std::byte> Output(int32_t buffer) const override {
+    const auto first = loaded_[0]->Output(buffer);
+    for (const auto& other : loaded_) {
+      const auto bytes = other->Output(buffer);
+      EXPECT_TRUE(std::ranges::equal(bytes, first));
+    }
+    return first;
   }
 
  private:
-  device::Launch LaunchOf(const std::vector<int32_t>& tokens, int64_t first) const {
-    device::Launch launch(program());
-    auto input = [&](const char* name) -> std::vector<int32_t>& {
-      return launch.inputs[static_cast<size_t>(program().FindBuffer(name))];
-    };
-    auto set = [&](const char* name, size_t value) {
-      launch.registers[static_cast<size_t>(program().FindRegister(name))] =
-          static_cast<int64_t>(value);
-    };
-    const auto rows = static_cast<int32_t>(tokens.size());
-    input("tokens") = tokens;
-    for (int32_t i = 0; i < rows; ++i)
-      input("positions").push_back(static_cast<int32_t>(first) + i);
-    input("sequences") = {0, rows, static_cast<int32_t>(first), 0};
-    for (int32_t page = 0; page < kPages; ++page) input("pages").push_back(kPages - 1 - page);
-    input("picked_rows") = {rows - 1};
-    input("sampling").assign(isa::kSampleParamWords, 0);
-    set("rows", tokens.size());
-    set("seqs", 1);
-    set("picked", 1);
-    set("page_entries", kPages);
-    return launch;
-  }
-
+  ThreadTeam team_;
   std::vector<std::shared_ptr<const isa::Program>> programs_;
   std::vector<std::unique_ptr<device::Device>> devices_;
   std::vector<std::unique_ptr<device::LoadedProgram>> loaded_;
+  std::vector<device::Ticket> tickets_;
 };
+
+device::Launch LaunchOf(const isa::Program& program, const std::vector<int32_t>& tokens,
+                        int64_t first) {
+  device::Launch launch(program);
+  auto input = [&](const char* name) -> std::vector<int32_t>& {
+    return launch.inputs[static_cast<size_t>(program.FindBuffer(name))];
+  };
+  auto set = [&](const char* name, size_t value) {
+    launch.registers[static_cast<size_t>(program.FindRegister(name))] = static_cast<int64_t>(value);
+  };
+  const auto rows = static_cast<int32_t>(tokens.size());
+  input("tokens") = tokens;
+  for (int32_t i = 0; i < rows; ++i) input("positions").push_back(static_cast<int32_t>(first) + i);
+  input("sequences") = {0, rows, static_cast<int32_t>(first), 0};
+  for (int32_t page = 0; page < kPages; ++page) input("pages").push_back(kPages - 1 - page);
+  input("picked_rows") = {rows - 1};
+  input("sampling").assign(isa::kSampleParamWords, 0);
+  set("rows", tokens.size());
+  set("seqs", 1);
+  set("picked", 1);
+  set("page_entries", kPages);
+  return launch;
+}
+
+// The next tokens of one sequence, from `first` on: logits of the last.
+std::vector<float> Step(device::LoadedProgram& model, const std::vector<int32_t>& tokens,
+                        int64_t first) {
+  const auto ticket = model.Submit(LaunchOf(model.program(), tokens, first));
+  CHECK(ticket) << ticket.error().message;
+  const auto done = model.Complete(*ticket);
+  CHECK(done) << done.error().message;
+  const auto bytes = model.Output(model.program().FindBuffer("logits"));
+  std::vector<float> logits(bytes.size() / sizeof(float));
+  std::memcpy(logits.data(), bytes.data(), bytes.size());
+  return logits;
+}
 
 compile::Tensors TensorsOf(const import::Qwen3Config& config) {
   const auto graph = import::BuildQwen3Graph(config);
@@ -165,40 +207,91 @@ class RanksTest : public testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(All, RanksTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
 
+// `model` and the model uncut, a prompt and then what the latter says.
+void ExpectSameTokens(device::LoadedProgram& one, device::LoadedProgram& model) {
+  std::vector<int32_t> next = {5, 17, 3, 80, 41, 2, 9};
+  int64_t first = 0;
+  for (int step = 0; step < 24; ++step) {
+    const std::vector<float> expected = Step(one, next, first);
+    const std::vector<float> logits = Step(model, next, first);
+    ASSERT_EQ(logits.size(), expected.size());
+    for (size_t i = 0; i < logits.size(); ++i)
+      ASSERT_NEAR(logits[i], expected[i], 1e-4) << "step " << step;
+    const int32_t token = Greedy(expected), other = Greedy(logits);
+    if (token != other) {
+      EXPECT_NEAR(expected[static_cast<size_t>(token)], expected[static_cast<size_t>(other)], 1e-4)
+          << "step " << step;
+    }
+    first += std::ssize(next);
+    next = {token};
+  }
+}
+
 TEST_P(RanksTest, GiveTheGreedyTokensOfOne) {
   const Case& test = GetParam();
   const compile::Tensors tensors = TensorsOf(test.config);
   for (const int ranks : {2, 4}) {
-    Ranks one(test.config, test.options, tensors, 1);
-    Ranks several(test.config, test.options, tensors, ranks, ranks == 2 ? 2 : 1);
+    SCOPED_TRACE(ranks);
+    Ranks one(test.config, test.options, tensors, {.ranks = 1});
+    Ranks several(test.config, test.options, tensors, {.ranks = ranks}, ranks == 2 ? 2 : 1);
+    ExpectSameTokens(one, several);
+  }
+}
+
+// Cut into stages as well, each of several ranks: the bits of the same ranks uncut.
+TEST_P(RanksTest, StagesGiveTheBitsOfOne) {
+  const Case& test = GetParam();
+  import::Qwen3Config config = test.config;
+  config.layers = 3;
+  const compile::Tensors tensors = TensorsOf(config);
+  for (const Cut cut : {Cut{.ranks = 1, .stages = 2}, {.ranks = 2, .stages = 3}}) {
+    SCOPED_TRACE(cut.stages);
+    Ranks one(config, test.options, tensors, {.ranks = cut.ranks});
+    std::vector<std::unique_ptr<device::LoadedProgram>> stages;
+    for (int stage = 0; stage < cut.stages; ++stage)
+      stages.push_back(std::make_unique<Ranks>(config, test.options, tensors,
+                                               Cut{cut.ranks, cut.stages, stage}));
+    auto pipeline = device::MakePipeline(one.shared_program(), std::move(stages));
+    ASSERT_TRUE(pipeline) << pipeline.error().message;
     std::vector<int32_t> next = {5, 17, 3, 80, 41, 2, 9};
     int64_t first = 0;
-    for (int step = 0; step < 24; ++step) {
-      const std::vector<float> expected = one.Step(next, first);
-      const std::vector<float> logits = several.Step(next, first);
-      ASSERT_EQ(logits.size(), expected.size());
-      for (size_t i = 0; i < logits.size(); ++i)
-        ASSERT_NEAR(logits[i], expected[i], 1e-4) << ranks << " ranks, step " << step;
-      const int32_t token = Greedy(expected), other = Greedy(logits);
-      if (token != other) {
-        EXPECT_NEAR(expected[static_cast<size_t>(token)], expected[static_cast<size_t>(other)],
-                    1e-4)
-            << ranks << " ranks, step " << step;
-      }
+    for (int step = 0; step < 16; ++step) {
+      const std::vector<float> expected = Step(one, next, first);
+      ASSERT_EQ(Step(**pipeline, next, first), expected) << "step " << step;
       first += std::ssize(next);
-      next = {token};
+      next = {Greedy(expected)};
     }
   }
+}
+
+TEST(Ranks, StagesFitEachOther) {
+  const import::Qwen3Config config = SmallConfig();
+  const compile::Tensors tensors = TensorsOf(config);
+  const Ranks whole(config, {}, tensors, {});
+  const auto stage = [&](int index) {
+    return std::make_unique<Ranks>(config, compile::Options{}, tensors, Cut{1, 2, index});
+  };
+  std::vector<std::unique_ptr<device::LoadedProgram>> stages;
+  stages.push_back(stage(1));
+  stages.push_back(stage(0));
+  auto pipeline = device::MakePipeline(whole.shared_program(), std::move(stages));
+  ASSERT_FALSE(pipeline);
+  EXPECT_EQ(pipeline.error().message, "stage 0 takes 'hidden' from nowhere");
+  stages.clear();
+  stages.push_back(stage(0));
+  pipeline = device::MakePipeline(whole.shared_program(), std::move(stages));
+  ASSERT_FALSE(pipeline);
+  EXPECT_EQ(pipeline.error().message, "stage 0 has no 'logits'");
 }
 
 TEST_P(RanksTest, RunOneProgram) {
   const Case& test = GetParam();
   const compile::Tensors tensors = TensorsOf(test.config);
-  const Ranks ranks(test.config, test.options, tensors, 4);
+  const Ranks ranks(test.config, test.options, tensors, {.ranks = 4});
   const int32_t rank_register = ranks.program().FindRegister(isa::kRankRegister);
   ASSERT_GE(rank_register, 0);
   for (size_t rank = 0; rank < 4; ++rank) {
-    EXPECT_EQ(isa::Print(ranks.program(rank)), isa::Print(ranks.program(0)));
+    EXPECT_EQ(isa::Print(*ranks.shared_program(rank)), isa::Print(ranks.program()));
     EXPECT_EQ(ranks.loaded(rank).LoadRegister(rank_register), static_cast<int64_t>(rank));
   }
   int collectives = 0;

@@ -33,6 +33,13 @@ Result<void> CheckOptions(const GraphOptions& options) {
 Result<void> CheckRanks(const Qwen3Config& config, const GraphOptions& options) {
   constexpr int64_t kMaxRanks = 1024;
   const int64_t ranks = options.ranks;
+  if (options.stages < 1 || options.stage < 0 || options.stage >= options.stages)
+    return Fail(ErrorCode::kInvalidArgument, "stage " + std::to_string(options.stage) + " of " +
+                                                 std::to_string(options.stages) + " is none");
+  if (options.stages > config.layers)
+    return Fail(ErrorCode::kUnsupported, std::to_string(options.stages) +
+                                             " stages are more than num_hidden_layers (" +
+                                             std::to_string(config.layers) + ")");
   if (ranks < 1 || ranks > kMaxRanks || options.rank < 0 || options.rank >= ranks)
     return Fail(ErrorCode::kInvalidArgument, "rank " + std::to_string(options.rank) + " of " +
                                                  std::to_string(ranks) + " is not in 1 to 1024");
@@ -73,19 +80,19 @@ class Qwen3Builder {
     graph_.name = config_.experts > 0 ? "qwen3_moe" : "qwen3";
     graph_.ranks = options_.ranks;
     DeclareInputs();
-    const ValueId embedding =
-        Weight("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
-    ValueId h = Add(Op::kEmbedding, "embedding", {embedding, tokens_});
+    ValueId embedding = ir::kNoValue, h = hidden_;
+    if (is_first()) {
+      embedding = Embedding();
+      h = Add(Op::kEmbedding, "embedding", {embedding, tokens_});
+    }
     rope_ = RopeTable();
-    for (int64_t layer = 0; layer < config_.layers; ++layer) h = Layer(h, layer);
-
-    // Only rows whose next token is wanted go on.
-    const ValueId last = Add(Op::kSelectRows, "last", {h, picked_rows_});
-    const ValueId normed = RmsNorm("last.norm", last, "model.norm.weight", config_.hidden_size);
-    const ValueId logits = Logits(normed, embedding);
-    graph_.AddOutput(logits);
-    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_, adjust_tokens_, adjustments_},
-                         {{"record_words", options_.sample_record_words}}));
+    const int64_t end = (options_.stage + 1) * config_.layers / options_.stages;
+    for (int64_t layer = options_.stage * config_.layers / options_.stages; layer < end; ++layer)
+      h = Layer(h, layer);
+    if (is_last())
+      Head(h, embedding);
+    else
+      graph_.AddOutput(h);
     if (problem_count_ > 0)
       return Fail(ErrorCode::kCorrupt, std::to_string(problem_count_) +
                                            " tensors are not as the config has them: " + problems_ +
@@ -109,10 +116,15 @@ class Qwen3Builder {
                               std::optional<ir::Dim> bound = std::nullopt) {
       return graph_.AddInput(name, DType::kI32, std::move(shape), std::move(bound));
     };
-    tokens_ = input("tokens", {Symbol("rows")}, Constant(config_.vocab_size));
+    if (is_first())
+      tokens_ = input("tokens", {Symbol("rows")}, Constant(config_.vocab_size));
+    else
+      hidden_ = graph_.AddInput("hidden", DType::kF32,
+                                {Symbol("rows"), Constant(config_.hidden_size)}, std::nullopt);
     positions_ = input("positions", {Symbol("rows")});
     sequences_ = input("sequences", {Symbol("seqs"), Constant(4)});
     pages_ = input("pages", {Symbol("page_entries")}, Symbol("pages"));
+    if (!is_last()) return;
     picked_rows_ = input("picked_rows", {Symbol("picked")}, Symbol("rows"));
     sampling_ = input("sampling", {Symbol("picked"), Constant(options_.sample_param_words)});
     adjust_tokens_ = input("adjust_tokens", {Symbol("adjusts")}, Constant(config_.vocab_size));
@@ -136,6 +148,23 @@ class Qwen3Builder {
     const ValueId frequencies =
         graph_.AddWeight("rope.inv_freq", DType::kF32, {Constant(config_.head_dim / 2)}, inv_freq);
     return Add(Op::kRopeTable, "rope.table", {positions_, frequencies}, {{"scale", scale}});
+  }
+
+  bool is_first() const { return options_.stage == 0; }
+  bool is_last() const { return options_.stage == options_.stages - 1; }
+
+  ValueId Embedding() {
+    return Weight("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
+  }
+
+  // Only rows whose next token is wanted go on.
+  void Head(ValueId h, ValueId embedding) {
+    const ValueId last = Add(Op::kSelectRows, "last", {h, picked_rows_});
+    const ValueId normed = RmsNorm("last.norm", last, "model.norm.weight", config_.hidden_size);
+    const ValueId logits = Logits(normed, embedding);
+    graph_.AddOutput(logits);
+    graph_.AddOutput(Add(Op::kSample, "sampled", {logits, sampling_, adjust_tokens_, adjustments_},
+                         {{"record_words", options_.sample_record_words}}));
   }
 
   // h + attention(norm(h)), then that + mlp(norm(that)).
@@ -239,7 +268,10 @@ class Qwen3Builder {
     const std::vector<int64_t> shape = {config_.vocab_size, config_.hidden_size};
     const bool tied = config_.tie_word_embeddings;
     if (options_.ranks == 1 || config_.vocab_size % options_.ranks != 0)
-      return Add(Op::kLinear, "logits", {x, tied ? embedding : Weight("lm_head.weight", shape)});
+      return Add(Op::kLinear, "logits",
+                 {x, !tied        ? Weight("lm_head.weight", shape)
+                     : is_first() ? embedding
+                                  : Embedding()});
     const int64_t rows = Part(config_.vocab_size);
     const std::string tensor = tied ? "model.embed_tokens.weight" : "lm_head.weight";
     if (!tied) parameters_ += Product(shape);
@@ -399,7 +431,8 @@ class Qwen3Builder {
   const GraphOptions& options_;
   const ir::WeightSource* weights_;
   ir::Graph graph_;
-  ValueId tokens_ = ir::kNoValue, positions_ = ir::kNoValue, sequences_ = ir::kNoValue;
+  ValueId tokens_ = ir::kNoValue, hidden_ = ir::kNoValue, positions_ = ir::kNoValue,
+          sequences_ = ir::kNoValue;
   ValueId pages_ = ir::kNoValue, picked_rows_ = ir::kNoValue, sampling_ = ir::kNoValue;
   ValueId adjust_tokens_ = ir::kNoValue, adjustments_ = ir::kNoValue;
   ValueId rope_ = ir::kNoValue;

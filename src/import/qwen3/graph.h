@@ -26,6 +26,10 @@ struct GraphOptions {
   // for. Graphs of all ranks are equal but for the slices of their weights.
   int64_t ranks = 1;
   int64_t rank = 0;
+  // Pipeline parallelism: into how many graphs the layers are cut, one after the other, and which
+  // of them this is.
+  int64_t stages = 1;
+  int64_t stage = 0;
 };
 
 // Inputs, all i32:
@@ -48,9 +52,14 @@ struct GraphOptions {
 // KV heads that are fewer than ranks stand on several. The embedding, norms and routers are on all;
 // so is a head whose vocabulary the ranks do not divide.
 //
+// With several stages, each has as many of the layers as the others, or one more. The first takes
+// the tokens, the last has the head and the outputs above; between them go the rows of the residual
+// stream: input "hidden" [rows, hidden] f32, and as the only output the value that the next stage
+// has for it. KV pages are of a stage's own layers. A tied head's weight is on both ends.
+//
 // With `weights`, every weight takes the type it has in its file; without, the config's.
 // Errors: those of Validate; kInvalidArgument (an option below 1 or above 2^20, a rank that is not
-// there); kUnsupported (ranks that do not divide the model); kCorrupt when
+// there); kUnsupported (ranks that do not divide the model, more stages than layers); kCorrupt when
 // tensors are missing from `weights`, have another shape, or a type that we do not read: it counts
 // them all and names the first few.
 Result<ir::Graph> BuildQwen3Graph(const Qwen3Config& config, const GraphOptions& options = {},
