@@ -23,6 +23,8 @@ import::GraphOptions GraphOptionsOf(const LoadOptions& options) {
   graph.max_seqs = options.max_num_seqs;
   graph.max_picked = options.max_picked > 0 ? options.max_picked : options.max_num_seqs;
   graph.ranks = options.ranks;
+  graph.stages = options.stages;
+  graph.stage = options.stage;
   graph.page_positions = isa::kPagePositions;
   graph.sample_param_words = isa::kSampleParamWords;
   graph.sample_adjustment_words = isa::kSampleAdjustmentWords;

@@ -24,6 +24,7 @@ struct LoadOptions {
   int64_t max_num_seqs = 64;                    // likewise: sequences of one launch
   int64_t max_picked = 0;                       // likewise: rows with logits; 0: max_num_seqs
   int ranks = 1;                                // chips that one Program is split over
+  int stages = 1, stage = 0;                    // into which a pipeline cuts its layers
   int threads = 1;                              // for packing
   bool show_progress = true;                    // on standard error, when it is a terminal
   isa::Progress on_progress = nullptr;          // told besides: bytes read or packed

@@ -35,9 +35,13 @@ Result<plan::Workload> WorkloadOf(const PlanFlags& flags) {
 // Rows of the trace: the streams of a chip, one picture a launch after the other.
 class Tracer {
  public:
-  Tracer(device::TraceFile& file, const std::string& chip) : file_(file) {
-    for (const auto stream : {isa::Stream::kCompute, isa::Stream::kTransfer, isa::Stream::kLink})
-      file_.NameRow(1, static_cast<int>(stream), chip, isa::Name(stream));
+  // A group of rows for each stage of a pipeline.
+  Tracer(device::TraceFile& file, const std::string& chip, int stages) : file_(file) {
+    for (int stage = 0; stage < stages; ++stage)
+      for (const auto stream : {isa::Stream::kCompute, isa::Stream::kTransfer, isa::Stream::kLink})
+        file_.NameRow(stage + 1, static_cast<int>(stream),
+                      stages == 1 ? chip : fmt::format("{}, stage {}", chip, stage),
+                      isa::Name(stream));
   }
 
   void Add(const chip::LaunchReport& report) {
@@ -47,7 +51,7 @@ class Tracer {
           report.timer->program()
               .streams[static_cast<size_t>(span.stream)][static_cast<size_t>(span.index)];
       const chip::Work& work = *report.timer->WorkOf(span.stream, span.index);
-      file_.Add(1, static_cast<int>(span.stream), isa::Info(instruction.op).name,
+      file_.Add(report.stage + 1, static_cast<int>(span.stream), isa::Info(instruction.op).name,
                 start_us + span.begin_s * 1e6, (span.end_s - span.begin_s) * 1e6, Arguments(work));
     }
   }
@@ -224,6 +228,12 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
   command
+      .add_option("--stages", flags.stages,
+                  "Stages of a pipeline that the layers are cut into; the chips of each run its "
+                  "layers together")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command
       .add_option("--experts", flags.experts,
                   "Who chooses which experts: balanced, uniform (drawn), or a power law's "
                   "exponent")
@@ -259,6 +269,12 @@ Result<device::chip::RoutingModel> RoutingOf(const PlanFlags& flags) {
   return routing;
 }
 
+Result<std::shared_ptr<const isa::Program>> ProgramOf(const std::string& model,
+                                                      const LoadOptions& options) {
+  TRY_ASSIGN(ImportedModel imported, ImportShape(model, options));
+  return std::make_shared<const isa::Program>(std::move(imported.compiled.program));
+}
+
 Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int chips,
                      device::TraceFile* trace) {
   Planned planned;
@@ -269,16 +285,23 @@ Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int ch
     return Fail(ErrorCode::kUnsupported,
                 fmt::format("{} joins at most {:.0f} chips in a group", described.title,
                             described.links.max_chips.value));
+  if (chips % flags.stages != 0)
+    return Fail(ErrorCode::kUnsupported,
+                fmt::format("{} chips cannot be split into {} stages", chips, flags.stages));
   TRY_ASSIGN(LoadOptions load, ToLoadOptions(flags.shared));
   TRY_ASSIGN(const plan::Workload workload, WorkloadOf(flags));
   load.max_batch_tokens = flags.max_batch_tokens;
   load.max_num_seqs = std::min(flags.max_num_seqs, flags.max_batch_tokens);
   load.show_progress = false;
-  load.ranks = chips;
-  TRY_ASSIGN(ImportedModel imported, ImportShape(flags.model, load));
+  load.ranks = chips / flags.stages;
   plan::ServingSetup setup;
-  setup.program = std::make_shared<const isa::Program>(std::move(imported.compiled.program));
-  setup.ranks = chips;
+  TRY_ASSIGN(setup.program, ProgramOf(flags.model, load));
+  load.stages = flags.stages;
+  for (; flags.stages > 1 && load.stage < load.stages; ++load.stage) {
+    TRY_ASSIGN(auto stage, ProgramOf(flags.model, load));
+    setup.stages.push_back(std::move(stage));
+  }
+  setup.ranks = load.ranks;
   setup.prefix_cache = flags.prefix_cache;
   setup.seed = flags.seed;
   TRY_ASSIGN(setup.routing, RoutingOf(flags));
@@ -291,7 +314,7 @@ Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int ch
   };
   std::optional<Tracer> tracer;
   if (trace != nullptr) {
-    tracer.emplace(*trace, described.title);
+    tracer.emplace(*trace, described.title, flags.stages);
     setup.on_launch = [&](const chip::LaunchReport& report) { tracer->Add(report); };
   }
   TRY_ASSIGN(planned.value, run(chip::Bound::kValue));

@@ -24,6 +24,7 @@ struct PlanFlags {
   int32_t input = 1024, output = 128;
   int64_t max_batch_tokens = 8192;
   int64_t max_num_seqs = 256;
+  int stages = 1;  // of a pipeline; the chips are split evenly among them
   std::string experts = "uniform";
   double zipf = 0;
   bool prefix_cache = true;

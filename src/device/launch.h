@@ -34,6 +34,9 @@ class LaunchChecker {
  public:
   explicit LaunchChecker(const isa::Program& program);
 
+  // An input that is not the launch's to bring: it is not looked at.
+  void Exempt(int32_t input);
+
   // `registers`: all registers' values, of which those with a formula are computed here. Proves
   // that registers are within their bounds, and those that are sizes of tensors not 0; inputs have
   // exactly the declared sizes, indices lie below their bounds, bools are 0 or 1, and of each work

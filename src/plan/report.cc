@@ -111,12 +111,12 @@ ServingReport Report(const ServingResult& result, const ServingSetup& setup,
   const double busy = std::max(result.busy_s, 1e-12);
   report.memory_bytes_per_s = (result.traffic.memory_read + result.traffic.memory_written) / busy;
   report.matrix_ops_per_s = result.traffic.matrix_ops / busy;
-  report.average_w = result.joules / setup.ranks / seconds;
+  report.average_w = result.joules / setup.chips() / seconds;
   report.joules_per_output_token = result.joules / tokens;
   report.grams_co2e_per_output_token =
       report.joules_per_output_token / kJoulesPerKwh * grid_g_per_kwh;
   report.usd_per_million_output_tokens =
-      setup.chip.price_usd_per_hour.value * setup.ranks * result.seconds / 3600 / tokens * 1e6;
+      setup.chip.price_usd_per_hour.value * setup.chips() * result.seconds / 3600 / tokens * 1e6;
   return report;
 }
 

@@ -6,9 +6,11 @@
 #include <limits>
 #include <mutex>
 #include <string>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "device/pipeline.h"
 #include "engine/llm_engine.h"
 
 namespace millpower::plan {
@@ -150,62 +152,202 @@ class Users {
   std::optional<Error> error_;
 };
 
+// What launches took, summed up.
+struct Sums {
+  int64_t steps = 0;
+  double busy_s = 0;
+  std::array<double, chip::kUnitCount> unit_busy_s{}, unit_joules{};
+  chip::Traffic traffic;
+  std::array<chip::OpcodeTime, isa::kOpcodeCount> by_opcode{};
+
+  void Add(const chip::LaunchReport& report) {
+    const chip::LaunchTime& time = *report.time;
+    steps += report.stage == 0;
+    busy_s += static_cast<double>(report.end_ns - report.start_ns) * kNs;
+    traffic += time.traffic;
+    AddUnits(time.busy_s, time.unit_joules);
+    AddOpcodes(time.by_opcode);
+  }
+  void Add(const Sums& other) {
+    steps += other.steps;
+    busy_s += other.busy_s;
+    traffic += other.traffic;
+    AddUnits(other.unit_busy_s, other.unit_joules);
+    AddOpcodes(other.by_opcode);
+  }
+
+ private:
+  using OfUnits = std::array<double, chip::kUnitCount>;
+
+  void AddUnits(const OfUnits& busy, const OfUnits& joules) {
+    for (size_t unit = 0; unit < chip::kUnitCount; ++unit) {
+      unit_busy_s[unit] += busy[unit];
+      unit_joules[unit] += joules[unit];
+    }
+  }
+  void AddOpcodes(const std::array<chip::OpcodeTime, isa::kOpcodeCount>& others) {
+    for (size_t op = 0; op < isa::kOpcodeCount; ++op) {
+      by_opcode[op].instructions += others[op].instructions;
+      by_opcode[op].seconds += others[op].seconds;
+      by_opcode[op].joules += others[op].joules;
+    }
+  }
+};
+
+// What the engines of one simulation share.
+struct Shared {
+  Shared(const ServingSetup& of, int64_t pages) : setup(of), kv_pages(pages) {}
+  const ServingSetup& setup;
+  const int64_t kv_pages;  // of each engine
+  std::shared_ptr<chip::Turns> turns;
+  std::mutex mutex;  // of setup.on_launch
+};
+
+// One engine, with the requests that are its own.
+class Server {
+ public:
+  Server(Shared& shared, int index, const Workload& workload)
+      : shared_(shared), index_(index), users_(shared.setup, workload, clock_) {}
+
+  Result<void> Serve() {
+    const Result<void> served = Run();
+    if (shared_.turns) shared_.turns->Leave(index_);
+    return served;
+  }
+
+  std::vector<Served> Take() { return users_.Take(); }
+  const Sums& sums() const { return sums_; }
+  int64_t preemptions() const { return preemptions_; }
+
+ private:
+  Result<void> Run() {
+    TRY_ASSIGN(auto loaded, Load());
+    engine::LlmOptions options;
+    options.max_queue = std::numeric_limits<int32_t>::max() / 2;
+    options.prefix_cache = shared_.setup.prefix_cache;
+    options.clock = &clock_;
+    TRY_ASSIGN(const auto engine, engine::StartLlmEngine(std::move(loaded), options));
+    users_.Use(*engine);
+    TRY(users_.Run());
+    preemptions_ = engine->Stats().preemptions;
+    return {};
+  }
+
+  Result<std::unique_ptr<device::LoadedProgram>> Load() {
+    const ServingSetup& setup = shared_.setup;
+    const device::LoadOptions load{.kv_pages = shared_.kv_pages};
+    if (setup.stages.empty()) {
+      devices_.push_back(chip::MakeChipDevice(OptionsOf(0)));
+      return devices_.back()->Load(setup.program, {}, load);
+    }
+    std::vector<std::unique_ptr<device::LoadedProgram>> stages;
+    for (int stage = 0; stage < setup.stage_count(); ++stage) {
+      devices_.push_back(chip::MakeChipDevice(OptionsOf(stage)));
+      TRY_ASSIGN(auto loaded,
+                 devices_.back()->Load(setup.stages[static_cast<size_t>(stage)], {}, load));
+      stages.push_back(std::move(loaded));
+    }
+    return device::MakePipeline(setup.program, std::move(stages));
+  }
+
+  chip::ChipOptions OptionsOf(int stage) {
+    const ServingSetup& setup = shared_.setup;
+    chip::ChipOptions options;
+    options.chip = setup.chip;
+    options.expand.ranks = setup.ranks;
+    options.expand.routing = setup.routing;
+    options.clock = &clock_;
+    options.stage = {stage, setup.stage_count(), shared_.turns, index_};
+    options.with_spans = setup.on_launch != nullptr;
+    options.on_launch = [this](const chip::LaunchReport& report) {
+      sums_.Add(report);
+      if (shared_.setup.on_launch) {
+        const std::lock_guard lock(shared_.mutex);
+        shared_.setup.on_launch(report);
+      }
+      if (report.stage == 0) began_ns_ = report.start_ns;
+      if (report.stage + 1 == shared_.setup.stage_count()) users_.OnTime(began_ns_);
+    };
+    return options;
+  }
+
+  Shared& shared_;
+  const int index_;
+  VirtualClock clock_;
+  Users users_;
+  Sums sums_;
+  int64_t preemptions_ = 0;
+  int64_t began_ns_ = 0;  // the launch under way, at the first stage
+  std::vector<std::unique_ptr<device::Device>> devices_;
+};
+
+// The least room of any stage, in pages of the whole model.
+Result<chip::Footprint> LeastRoom(const ServingSetup& setup) {
+  if (setup.stages.empty()) return chip::FootprintOn(setup.chip, *setup.program);
+  std::optional<chip::Footprint> least;
+  for (const auto& stage : setup.stages) {
+    TRY_ASSIGN(const chip::Footprint footprint, chip::FootprintOn(setup.chip, *stage));
+    if (!least || footprint.kv_pages < least->kv_pages) least = footprint;
+  }
+  return *least;
+}
+
+// All at once, each in a thread of its own.
+Result<void> ServeAll(std::deque<Server>& servers) {
+  if (servers.size() == 1) return servers.front().Serve();
+  std::vector<Result<void>> served(servers.size());
+  std::vector<std::jthread> threads;
+  for (size_t i = 0; i < servers.size(); ++i)
+    threads.emplace_back([&, i] { served[i] = servers[i].Serve(); });
+  threads.clear();
+  for (Result<void>& one : served) TRY(std::move(one));
+  return {};
+}
+
 }  // namespace
 
 Result<ServingResult> SimulateServing(const ServingSetup& setup, const Workload& workload) {
   ServingResult result;
-  VirtualClock clock;
-  Users users(setup, workload, clock);
-  chip::ChipOptions options;
-  options.chip = setup.chip;
-  options.expand.ranks = setup.ranks;
-  options.expand.routing = setup.routing;
-  options.clock = &clock;
-  options.with_spans = setup.on_launch != nullptr;
-  double chip_joules = 0;
-  options.on_launch = [&](const chip::LaunchReport& report) {
-    const chip::LaunchTime& time = *report.time;
-    ++result.steps;
-    result.busy_s += static_cast<double>(report.end_ns - report.start_ns) * kNs;
-    for (size_t unit = 0; unit < chip::kUnitCount; ++unit) {
-      result.unit_busy_s[unit] += time.busy_s[unit];
-      result.unit_joules[unit] += time.unit_joules[unit];
-      chip_joules += time.unit_joules[unit];
-    }
-    for (size_t op = 0; op < isa::kOpcodeCount; ++op) {
-      result.by_opcode[op].instructions += time.by_opcode[op].instructions;
-      result.by_opcode[op].seconds += time.by_opcode[op].seconds;
-      result.by_opcode[op].joules += time.by_opcode[op].joules;
-    }
-    result.traffic += time.traffic;
-    if (setup.on_launch) setup.on_launch(report);
-    users.OnTime(report.start_ns);
-  };
-  TRY_ASSIGN(result.footprint, chip::FootprintOn(setup.chip, *setup.program));
+  const int stages = setup.stage_count();
+  TRY_ASSIGN(result.footprint, LeastRoom(setup));
   const int32_t pages = setup.program->FindRegister("pages");
   if (pages < 0) return Fail(ErrorCode::kUnsupported, "the Program is no language model");
   const auto room =
       static_cast<int64_t>(static_cast<double>(result.footprint.kv_pages) * setup.kv_memory_share);
-  result.kv_pages = std::clamp<int64_t>(setup.kv_pages > 0 ? setup.kv_pages : room, 1,
+  result.kv_pages = std::clamp<int64_t>(setup.kv_pages > 0 ? setup.kv_pages : room, stages,
                                         setup.program->registers[static_cast<size_t>(pages)].max);
-  const auto chip_device = chip::MakeChipDevice(std::move(options));
-  TRY_ASSIGN(auto loaded, chip_device->Load(setup.program, {}, {.kv_pages = result.kv_pages}));
-  engine::LlmOptions engine_options;
-  engine_options.max_queue = std::numeric_limits<int32_t>::max() / 2;
-  engine_options.prefix_cache = setup.prefix_cache;
-  engine_options.clock = &clock;
-  TRY_ASSIGN(const auto engine, engine::StartLlmEngine(std::move(loaded), engine_options));
-  users.Use(*engine);
-  TRY(users.Run());
-  result.preemptions = engine->Stats().preemptions;
-  result.requests = users.Take();
+  Shared shared(setup, result.kv_pages / stages);
+  if (stages > 1) shared.turns = std::make_shared<chip::Turns>(stages, stages);
+  const std::vector<Workload> parts = Split(workload, stages);
+  std::deque<Server> servers;
+  for (int i = 0; i < stages; ++i) servers.emplace_back(shared, i, parts[static_cast<size_t>(i)]);
+  TRY(ServeAll(servers));
+
+  Sums sums;
   double last = 0, first = std::numeric_limits<double>::infinity();
-  for (const Served& served : result.requests) {
-    first = std::min(first, served.arrived_s);
-    last = std::max(last, served.done_s);
+  for (Server& server : servers) {
+    sums.Add(server.sums());
+    result.preemptions += server.preemptions();
+    for (Served& served : server.Take()) {
+      first = std::min(first, served.arrived_s);
+      last = std::max(last, served.done_s);
+      result.requests.push_back(served);
+    }
   }
+  std::ranges::stable_sort(result.requests, {}, &Served::arrived_s);
   result.seconds = last - first;
-  result.joules = setup.ranks * (chip_joules + setup.chip.idle_w.value * result.seconds);
+  result.steps = sums.steps;
+  result.busy_s = sums.busy_s / stages;
+  result.traffic = sums.traffic;
+  result.traffic *= 1.0 / stages;
+  double joules = 0;
+  for (size_t unit = 0; unit < chip::kUnitCount; ++unit) {
+    result.unit_busy_s[unit] = sums.unit_busy_s[unit] / stages;
+    result.unit_joules[unit] = sums.unit_joules[unit] / stages;
+    joules += sums.unit_joules[unit];
+  }
+  result.by_opcode = sums.by_opcode;
+  result.joules = setup.ranks * (joules + stages * setup.chip.idle_w.value * result.seconds);
   return result;
 }
 

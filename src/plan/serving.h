@@ -17,8 +17,12 @@ namespace millpower::plan {
 
 struct ServingSetup {
   std::shared_ptr<const isa::Program> program;  // of one rank
-  device::chip::Chip chip;                      // with figures settled
-  int ranks = 1;                                // chips that run the Program together
+  // Of a pipeline: the Programs of its stages, each for `ranks` chips of its own; `program` is the
+  // model uncut then. As many engines as there are stages serve the requests in turn, each with its
+  // part of the KV pages, so that every stage has something to do.
+  std::vector<std::shared_ptr<const isa::Program>> stages = {};
+  device::chip::Chip chip;  // with figures settled
+  int ranks = 1;            // chips that run the Program together
   device::chip::RoutingModel routing;
   int64_t kv_pages = 0;          // 0: what fits
   double kv_memory_share = 0.9;  // of what is left beside weights and scratch
@@ -29,7 +33,11 @@ struct ServingSetup {
   double turnaround_s = 0;  // of a closed loop: from an answer's end until its user asks again
   uint64_t seed = 1;
   // Called for each launch, in its order; may be null. With it, reports have spans.
+  // One call at a time; of several engines, in any order.
   std::function<void(const device::chip::LaunchReport&)> on_launch;
+
+  int stage_count() const { return stages.empty() ? 1 : static_cast<int>(stages.size()); }
+  int chips() const { return ranks * stage_count(); }
 };
 
 // What one request saw. Seconds.
@@ -50,14 +58,16 @@ struct ServingResult {
   std::vector<Served> requests;  // in the order in which they arrived
   double seconds = 0;            // from the first arrival to the last answer
   int64_t steps = 0;
-  double busy_s = 0;  // of a chip: launches, as the host waits for them
+  // Of one chip; of a pipeline's chips, on average.
+  double busy_s = 0;  // launches, as the host waits for them
   std::array<double, device::chip::kUnitCount> unit_busy_s{};
-  std::array<double, device::chip::kUnitCount> unit_joules{};  // of one chip, beyond idle
-  double joules = 0;              // of all chips, idle time between launches included
-  device::chip::Traffic traffic;  // of one chip
-  device::chip::Footprint footprint;
+  std::array<double, device::chip::kUnitCount> unit_joules{};  // beyond idle
+  device::chip::Traffic traffic;
+  double joules = 0;                  // of all chips, idle time between launches included
+  device::chip::Footprint footprint;  // of the stage that has room for the fewest pages
   int64_t kv_pages = 0;
   int64_t preemptions = 0;
+  // Of one rank, all stages together.
   std::array<device::chip::OpcodeTime, isa::kOpcodeCount> by_opcode{};
 };
 

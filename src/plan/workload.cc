@@ -45,6 +45,17 @@ Workload PoissonArrivals(double rate, int64_t count, int32_t input, int32_t outp
   return workload;
 }
 
+std::vector<Workload> Split(const Workload& workload, int parts) {
+  std::vector<Workload> split(static_cast<size_t>(parts));
+  for (int32_t user = 0; user < workload.concurrency; ++user)
+    ++split[static_cast<size_t>(user % parts)].concurrency;
+  // Of a closed loop, those without a user take nothing.
+  const int servers = workload.concurrency > 0 ? std::min(parts, workload.concurrency) : parts;
+  for (size_t i = 0; i < workload.requests.size(); ++i)
+    split[i % static_cast<size_t>(servers)].requests.push_back(workload.requests[i]);
+  return split;
+}
+
 Result<Workload> ReadTrace(const std::filesystem::path& path) {
   TRY_ASSIGN(const std::string text, ReadFile(path, kMaxTraceBytes));
   std::stringstream lines(text);

@@ -31,6 +31,10 @@ Workload ClosedLoop(int32_t concurrency, int64_t count, int32_t input, int32_t o
 // `count` equal requests with exponentially distributed gaps, `rate` a second on average.
 Workload PoissonArrivals(double rate, int64_t count, int32_t input, int32_t output, uint64_t seed);
 
+// Who serves which: parts of a workload for so many servers, of which each takes the next request
+// in turn, and of a closed loop as many users as the others or one less. A part may be empty.
+std::vector<Workload> Split(const Workload& workload, int parts);
+
 // A CSV file with a header: at_s, input, output and, if it has them, prefix_group, prefix_tokens.
 // Errors: kInvalidArgument, naming line and column.
 Result<Workload> ReadTrace(const std::filesystem::path& path);

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "device/chip/cost_collective.h"
 #include "device/launch.h"
 #include "isa/sampling.h"
 
@@ -28,6 +29,13 @@ class ChipProgram final : public LoadedProgram {
     for (const isa::Register& reg : program_->registers)
       registers_.push_back(reg.at_load && reg.name != isa::kRankRegister ? kv_pages : 0);
     FindSampled();
+    if (options_.stage.stage == 0) return;
+    for (size_t id = 0; id < program_->buffers.size(); ++id) {
+      const isa::Buffer& buffer = program_->buffers[id];
+      if (buffer.kind != isa::BufferKind::kInput || buffer.dtype != DType::kF32) continue;
+      received_.push_back(&buffer);
+      checker_.Exempt(static_cast<int32_t>(id));
+    }
   }
 
   const isa::Program& program() const override { return *program_; }
@@ -40,6 +48,7 @@ class ChipProgram final : public LoadedProgram {
     TRY(checker_.Check(launch, registers_));
     spans_.clear();
     TRY_ASSIGN(time_, timer_.Time(registers_, launch, options_.with_spans ? &spans_ : nullptr));
+    Receive();
     FillOutputs(launch);
     return ++ticket_;
   }
@@ -47,23 +56,30 @@ class ChipProgram final : public LoadedProgram {
   Result<Completion> Complete(Ticket ticket) override {
     CHECK(ticket == ticket_) << ticket;
     completed_ = ticket;
+    const StageOptions& stage = options_.stage;
     const int64_t device_ns = Nanoseconds(options_.chip.launch_s.value + time_.seconds);
-    const int64_t start_ns = options_.clock != nullptr ? options_.clock->NowNs() : 0;
-    const double sampling_s = sampled_.empty() ? 0 : options_.chip.sampling_s.value;
+    int64_t start_ns = options_.clock != nullptr ? options_.clock->NowNs() : 0;
+    if (stage.turns != nullptr)
+      start_ns = stage.turns->Take(stage.user, stage.stage, start_ns, device_ns);
+    double host_s = sampled_.empty() ? 0 : options_.chip.sampling_s.value;
+    if (stage.stage + 1 == stage.stages) host_s += options_.chip.host_s.value;
     if (options_.clock != nullptr)
-      options_.clock->AdvanceTo(start_ns + device_ns +
-                                Nanoseconds(options_.chip.host_s.value + sampling_s));
+      options_.clock->AdvanceTo(start_ns + device_ns + Nanoseconds(host_s));
     if (options_.on_launch)
-      options_.on_launch({&timer_, &time_, spans_, start_ns, start_ns + device_ns});
+      options_.on_launch({&timer_, &time_, spans_, start_ns, start_ns + device_ns, stage.stage});
     return Completion{device_ns, std::llround(options_.expand.ranks * time_.Joules() * 1e6)};
   }
 
   std::span<const std::byte> Output(int32_t id) const override {
     const isa::Buffer& buffer = program_->buffers[static_cast<size_t>(id)];
     CHECK(buffer.kind == isa::BufferKind::kOutput) << buffer.name;
-    const auto& words = outputs_[static_cast<size_t>(id)];
-    return std::as_bytes(std::span(words))
-        .first(static_cast<size_t>(isa::BufferBytes(buffer, RowsOf(registers_, buffer.rows))));
+    if (options_.stage.stage + 1 < options_.stage.stages) return {};  // it goes from chip to chip
+    const auto bytes =
+        static_cast<size_t>(isa::BufferBytes(buffer, RowsOf(registers_, buffer.rows)));
+    const std::vector<int32_t>& record = outputs_[static_cast<size_t>(id)];
+    if (!record.empty()) return std::as_bytes(std::span(record)).first(bytes);
+    if (zeros_.size() * sizeof(int32_t) < bytes) zeros_.resize((bytes + 3) / 4);
+    return std::as_bytes(std::span(zeros_)).first(bytes);
   }
 
  private:
@@ -88,6 +104,27 @@ class ChipProgram final : public LoadedProgram {
       outputs_[static_cast<size_t>(sampled.record)].assign(static_cast<size_t>((bytes + 3) / 4), 0);
       Draw(launch, sampled);
     }
+  }
+
+  // Adds what it takes until the rows of the stage before are here.
+  void Receive() {
+    double bytes = 0;
+    for (const isa::Buffer* buffer : received_)
+      bytes += static_cast<double>(RowsOf(registers_, buffer->rows) * buffer->cols *
+                                   SizeBytes(options_.chip.activation_type));
+    if (bytes == 0) return;
+    const Work work = ReceiveWork(options_.chip, bytes);
+    double seconds = work.issue_s;
+    for (const Wave& wave : work.waves) seconds += wave.busy(Unit::kLink) + wave.latency_s;
+    const auto joules = timer_.JoulesOf(work);
+    for (size_t unit = 0; unit < kUnitCount; ++unit) time_.unit_joules[unit] += joules[unit];
+    for (const Wave& wave : work.waves)
+      time_.busy_s[static_cast<size_t>(Unit::kLink)] += wave.busy(Unit::kLink);
+    time_.traffic += work.traffic;
+    time_.idle_joules += options_.chip.idle_w.value * seconds;
+    time_.seconds += seconds;
+    for (Span& span : spans_)
+      span.begin_s += seconds, span.start_s += seconds, span.end_s += seconds;
   }
 
   // A token for each row: the one it must be, or a random one of its seed.
@@ -116,6 +153,7 @@ class ChipProgram final : public LoadedProgram {
   std::vector<std::vector<int32_t>> outputs_;  // by buffer; of records
   mutable std::vector<int32_t> zeros_;
   std::vector<Sampled> sampled_;
+  std::vector<const isa::Buffer*> received_;  // inputs that another chip has
   std::vector<Span> spans_;
   LaunchTime time_;
   Ticket ticket_ = 0, completed_ = 0;

@@ -12,6 +12,7 @@
 #include "device/chip/description.h"
 #include "device/chip/expand.h"
 #include "device/chip/timer.h"
+#include "device/chip/turns.h"
 #include "device/device.h"
 
 namespace millpower::device::chip {
@@ -23,14 +24,29 @@ struct LaunchReport {
   std::span<const Span> spans;  // when each ran, from the launch's start; empty if not wanted
   int64_t start_ns = 0;         // by the clock
   int64_t end_ns = 0;           // of the chip's part
+  int stage = 0;                // of a pipeline
+};
+
+// Which stage of a pipeline (device/pipeline.h) a device runs, and with whom it shares the chips.
+struct StageOptions {
+  int stage = 0;
+  int stages = 1;
+  // Null: it has them alone. Else launches wait for the turn of `user`.
+  std::shared_ptr<Turns> turns;
+  int user = 0;
 };
 
 struct ChipOptions {
   Chip chip;  // with figures settled (Chip::At)
   ExpandOptions expand;
   // Null: time does not pass. Else Complete moves it by what the launch took: the chip's part, then
-  // the host's (Chip::host_s, and sampling_s where the Program samples).
+  // the host's (Chip::host_s, of a pipeline's last stage, and sampling_s where the Program
+  // samples).
   VirtualClock* clock = nullptr;
+  // Of a later stage, each launch first receives its inputs of f32 from the stage before
+  // (ReceiveWork). They go from chip to chip: their values are nobody's, and outputs of all stages
+  // but the last are empty.
+  StageOptions stage;
   // Called at the end of Complete, in its thread; may be null. Moves of the clock come before it.
   std::function<void(const LaunchReport&)> on_launch;
   bool with_spans = false;

@@ -60,4 +60,10 @@ Work CollectiveWork(const Chip& chip, const CollectiveShape& shape) {
   return work;
 }
 
+Work ReceiveWork(const Chip& chip, double bytes) {
+  Work work = CollectiveWork(chip, {CollectiveKind::kAllToAll, 2, 2 * bytes, DType::kBf16});
+  work.traffic.memory_read = 0;
+  return work;
+}
+
 }  // namespace millpower::device::chip

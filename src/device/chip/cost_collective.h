@@ -38,4 +38,8 @@ struct CollectiveShape {
 // Nothing for one rank; with more, the chip has links.
 Work CollectiveWork(const Chip& chip, const CollectiveShape& shape);
 
+// Of one chip that gets so many bytes from another, without sending any: one half of what two chips
+// do that exchange as much with each other.
+Work ReceiveWork(const Chip& chip, double bytes);
+
 }  // namespace millpower::device::chip
