@@ -258,22 +258,20 @@ Result<Question> CollectiveQuestion(const chip::Chip& chip, const Row& row) {
 // whole prompt, and is planned while the one before runs.
 constexpr int64_t kServingRounds = 10;  // requests of each user
 
-Result<std::vector<Prediction>> ServingPredictions(const chip::Chip& chip, const Row& row) {
-  if (row.Text("mode") != "agg") return Refuse("serving in mode '" + row.Text("mode") + "'");
-  TRY_ASSIGN(const int64_t input, row.Integer("isl"));
-  TRY_ASSIGN(const int64_t output, row.Integer("osl"));
-  TRY_ASSIGN(const int64_t users, row.Integer("batch_size"));
-  TRY_ASSIGN(const int64_t ranks, row.Integer("tp_size"));
-  TRY_ASSIGN(const double ttft_ms, row.Real("silicon_ttft_ms"));
-  TRY_ASSIGN(const double tpot_ms, row.Real("silicon_tpot_ms"));
-  const std::string model =
-      row.cells.contains("model_path") ? row.Text("model_path") : "Qwen/Qwen3-32B";
+// Users who ask one server at once, each again and again.
+struct Service {
+  std::string model;
+  std::string precision;
+  int64_t ranks = 1, users = 1, rounds = kServingRounds, input = 1, output = 1;
+};
+
+Result<plan::ServingReport> Serve(const chip::Chip& chip, const Service& service) {
   const import::PublishedModel* published = nullptr;
   for (const import::PublishedModel& known : import::PublishedModels())
-    if (model == known.repository) published = &known;
-  if (published == nullptr) return Refuse("serving of '" + model + "'");
+    if (service.model == known.repository) published = &known;
+  if (published == nullptr) return Refuse("serving of '" + service.model + "'");
   compile::Options options;
-  const std::string& precision = row.Text("precision");
+  const std::string& precision = service.precision;
   if (precision != "fp8" && !precision.empty() && precision != "bf16" && precision != "bfloat16")
     return Refuse("serving in '" + precision + "'");
   options.weight_type = precision == "fp8" ? DType::kF8E4M3 : DType::kBf16;
@@ -283,31 +281,65 @@ Result<std::vector<Prediction>> ServingPredictions(const chip::Chip& chip, const
   sizes.sample_param_words = isa::kSampleParamWords;
   sizes.sample_adjustment_words = isa::kSampleAdjustmentWords;
   sizes.sample_record_words = isa::kSampleRecordWords;
-  sizes.max_rows = input + users;
-  sizes.max_seqs = sizes.max_picked = users;
-  sizes.ranks = ranks;
+  sizes.max_rows = service.input + service.users;
+  sizes.max_seqs = sizes.max_picked = service.users;
+  sizes.ranks = service.ranks;
   TRY_ASSIGN(const ir::Graph graph, import::BuildQwen3Graph(published->config, sizes));
   TRY_ASSIGN(compile::Compiled compiled, compile::Compile(graph, options));
   plan::ServingSetup setup;
   setup.program = std::make_shared<const isa::Program>(std::move(compiled.program));
   setup.chip = chip;
-  setup.ranks = static_cast<int>(ranks);
+  setup.ranks = static_cast<int>(service.ranks);
   setup.plans_ahead = true;
   // Of the host beside the chip, as it was measured with.
   setup.turnaround_s = chip.Fitted("serving", "turnaround_s", 0);
   setup.chip.host_s.value = chip.Fitted("serving", "host_s", chip.host_s.value);
   setup.prefix_cache = false;
-  TRY_ASSIGN(
-      const plan::ServingResult result,
-      plan::SimulateServing(
-          setup, plan::ClosedLoop(static_cast<int32_t>(users), kServingRounds * users,
-                                  static_cast<int32_t>(input), static_cast<int32_t>(output))));
-  const plan::ServingReport report = plan::Report(result, setup, 0);
-  const std::string group = row.Text("backend") + (precision.empty() ? "" : " " + precision);
-  const std::string shape =
-      fmt::format("tp={} users={} input={} output={}", ranks, users, input, output);
+  const plan::Workload workload =
+      plan::ClosedLoop(static_cast<int32_t>(service.users), service.rounds * service.users,
+                       static_cast<int32_t>(service.input), static_cast<int32_t>(service.output));
+  TRY_ASSIGN(const plan::ServingResult result, plan::SimulateServing(setup, workload));
+  return plan::Report(result, setup, 0);
+}
+
+Result<std::vector<Prediction>> ServingPredictions(const chip::Chip& chip, const Row& row) {
+  if (row.Text("mode") != "agg") return Refuse("serving in mode '" + row.Text("mode") + "'");
+  Service service;
+  TRY_ASSIGN(service.input, row.Integer("isl"));
+  TRY_ASSIGN(service.output, row.Integer("osl"));
+  TRY_ASSIGN(service.users, row.Integer("batch_size"));
+  TRY_ASSIGN(service.ranks, row.Integer("tp_size"));
+  TRY_ASSIGN(const double ttft_ms, row.Real("silicon_ttft_ms"));
+  TRY_ASSIGN(const double tpot_ms, row.Real("silicon_tpot_ms"));
+  service.model = row.cells.contains("model_path") ? row.Text("model_path") : "Qwen/Qwen3-32B";
+  service.precision = row.Text("precision");
+  TRY_ASSIGN(const plan::ServingReport report, Serve(chip, service));
+  const std::string group =
+      row.Text("backend") + (service.precision.empty() ? "" : " " + service.precision);
+  const std::string shape = fmt::format("tp={} users={} input={} output={}", service.ranks,
+                                        service.users, service.input, service.output);
   return std::vector<Prediction>{{group + " TTFT", shape, report.ttft_s.mean, ttft_ms * 1e-3},
                                  {group + " TPOT", shape, report.tpot_s.mean, tpot_ms * 1e-3}};
+}
+
+// Published rates of one server, tokens a second of all its users together.
+Result<std::vector<Prediction>> DecodeRatePredictions(const chip::Chip& chip, const Row& row) {
+  Service service;
+  service.model = row.Text("model_path");
+  service.precision = row.Text("precision");
+  service.rounds = 1;
+  TRY_ASSIGN(service.users, row.Integer("batch_size"));
+  TRY_ASSIGN(service.input, row.Integer("isl"));
+  TRY_ASSIGN(service.output, row.Integer("osl"));
+  TRY_ASSIGN(const double rate, row.Real("decode_tokens_per_s"));
+  if (!(rate > 0)) return Refuse("a rate of " + row.Text("decode_tokens_per_s"));
+  TRY_ASSIGN(const plan::ServingReport report, Serve(chip, service));
+  const auto users = static_cast<double>(service.users);
+  const double predicted_s = report.tpot_s.mean;
+  return std::vector<Prediction>{{"decode rate",
+                                  fmt::format("{} users={}, {:.1f} tok/s for {:.1f}", service.model,
+                                              service.users, users / predicted_s, rate),
+                                  predicted_s, users / rate}};
 }
 
 }  // namespace
@@ -371,6 +403,7 @@ Result<double> Time(const chip::Chip& chip, const Question& question, device::Tr
 
 Result<std::vector<Prediction>> Predictor::Predict(Kind kind, const Row& row) {
   if (kind == Kind::kServing) return ServingPredictions(chip_, row);
+  if (kind == Kind::kDecodeRate) return DecodeRatePredictions(chip_, row);
   const auto question = [&]() -> Result<Question> {
     switch (kind) {
       case Kind::kGemm:

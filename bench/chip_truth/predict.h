@@ -24,7 +24,8 @@ class Predictor {
   // row after the other.
   Predictor(device::chip::Chip chip, device::TraceFile* trace);
 
-  // One of each quantity that a row of this kind measures (serving: TTFT and TPOT).
+  // One of each quantity that a row of this kind measures (serving: TTFT and TPOT; a decode rate:
+  // the time between two tokens of a sequence).
   // Errors: kUnsupported, naming a type or setting that the instruction set does not have (the row
   // is refused, not scored); kInvalidArgument, naming line and column.
   Result<std::vector<Prediction>> Predict(Kind kind, const Row& row);

@@ -36,6 +36,9 @@ const std::vector<KindColumns>& Kinds() {
        "serving",
        {"backend", "precision", "mode", "isl", "osl", "batch_size", "tp_size", "silicon_ttft_ms",
         "silicon_tpot_ms"}},
+      {Kind::kDecodeRate,
+       "decode rate",
+       {"model_path", "precision", "batch_size", "isl", "osl", "decode_tokens_per_s"}},
   };
   return kinds;
 }

@@ -11,7 +11,7 @@
 
 namespace millpower::truth {
 
-enum class Kind { kGemm, kAttention, kExperts, kCollective, kServing };
+enum class Kind { kGemm, kAttention, kExperts, kCollective, kServing, kDecodeRate };
 const char* Name(Kind kind);
 
 struct Row {
