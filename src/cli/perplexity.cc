@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <numbers>
 
 #include "base/json.h"
@@ -15,6 +16,7 @@
 #include "cli/evaluation.h"
 #include "cli/progress.h"
 #include "device/cpu/cpu_device.h"
+#include "plan/experts.h"
 
 namespace millpower::cli {
 namespace {
@@ -26,7 +28,7 @@ constexpr int64_t kDefaultContext = 2048;
 constexpr int64_t kPickedRows = 128;
 
 struct Flags {
-  std::string model, file, against, against_weights = "auto", against_kv;
+  std::string model, file, against, against_weights = "auto", against_kv, experts_file;
   int64_t context = 0, stride = 0;
   bool json = false;
   ModelFlags shared;
@@ -170,8 +172,15 @@ Result<Json> Measure(const Flags& flags) {
                 "stride");
   const auto windows = PlanWindows(static_cast<int64_t>(tokens.size()), context, stride);
 
+  device::cpu::ExpertCounts expert_counts;
+  const bool records = !flags.experts_file.empty();
+  if (records && model.program->FactOr("experts", 0) == 0)
+    return Fail(ErrorCode::kInvalidArgument, flags.model + " has no experts to record",
+                "record-experts");
   const auto device =
-      device::cpu::MakeCpuDevice({.threads = options.threads, .kernels = kernel_set});
+      device::cpu::MakeCpuDevice({.threads = options.threads,
+                                  .kernels = kernel_set,
+                                  .expert_counts = records ? &expert_counts : nullptr});
   const int64_t positions = std::min(context, static_cast<int64_t>(tokens.size()));
   TRY_ASSIGN(LogitsRunner runner,
              LogitsRunner::Load(*device, model.program, model.weights, positions));
@@ -195,6 +204,11 @@ Result<Json> Measure(const Flags& flags) {
           static_cast<int64_t>(model.tokenizer->TokenBytes(tokens[static_cast<size_t>(i)]).size());
   const double bytes_per_token =
       static_cast<double>(scored_bytes) / static_cast<double>(evaluated->scored_tokens);
+  if (records) {
+    std::ofstream file(flags.experts_file, std::ios::trunc);
+    if (!(file << plan::RecordedExperts(expert_counts.Layers())).flush())
+      return Fail(ErrorCode::kIo, "cannot write " + flags.experts_file);
+  }
   Json result = LikelihoodJson(model.name, *model.program, evaluated->model, bytes_per_token);
   result.update({{"file", flags.file},
                  {"tokens", static_cast<int64_t>(tokens.size())},
@@ -302,6 +316,10 @@ Command AddPerplexity(CLI::App& app) {
         ->check(*command->get_option(of)->get_validator())
         ->needs("--against");
   }
+  command
+      ->add_option("--record-experts", flags->experts_file,
+                   "Write how often each expert was chosen, for simulate --experts FILE")
+      ->excludes("--against");
   command->add_flag("--json", flags->json, "One JSON object instead of a table");
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Perplexity(*flags); };

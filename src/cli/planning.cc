@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <sstream>
 
 #include "cli/size.h"
 #include "device/chip/tpp.h"
 #include "isa/opcodes.h"
+#include "plan/experts.h"
 
 namespace millpower::cli {
 namespace {
@@ -234,9 +236,10 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   command
-      .add_option("--experts", flags.experts,
-                  "Who chooses which experts: balanced, uniform (drawn), or a power law's "
-                  "exponent")
+      .add_option(
+          "--experts", flags.experts,
+          "Who chooses which experts: balanced, uniform (drawn), a power law's exponent, or "
+          "a file of `perplexity --record-experts`")
       ->capture_default_str();
   command.add_option("--zipf", flags.zipf, "Exponent of the skew of ids in embedding tables")
       ->check(CLI::Range(0.0, 4.0))
@@ -256,6 +259,9 @@ Result<device::chip::RoutingModel> RoutingOf(const PlanFlags& flags) {
   routing.id_exponent = flags.zipf;
   if (flags.experts == "balanced") {
     routing.experts = chip::Popularity::kBalanced;
+  } else if (std::filesystem::is_regular_file(flags.experts)) {
+    routing.experts = chip::Popularity::kRecorded;
+    TRY_ASSIGN(routing.expert_shares, plan::ReadExpertShares(flags.experts));
   } else if (flags.experts != "uniform") {
     routing.experts = chip::Popularity::kPowerLaw;
     char* end = nullptr;
@@ -264,7 +270,7 @@ Result<device::chip::RoutingModel> RoutingOf(const PlanFlags& flags) {
         routing.expert_exponent > 10)
       return Fail(ErrorCode::kInvalidArgument,
                   "--experts '" + flags.experts +
-                      "' is neither balanced nor uniform nor an exponent from 0 to 10");
+                      "' is neither balanced nor uniform nor an exponent from 0 to 10 nor a file");
   }
   return routing;
 }
@@ -305,6 +311,12 @@ Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int ch
   setup.prefix_cache = flags.prefix_cache;
   setup.seed = flags.seed;
   TRY_ASSIGN(setup.routing, RoutingOf(flags));
+  const int64_t experts = setup.program->FactOr("experts", 0);
+  const int64_t recorded = std::ssize(setup.routing.expert_shares);
+  if (recorded > 0 && experts > 0 && recorded != experts)
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} is of {} experts a layer, the model has {}", flags.experts,
+                            recorded, experts));
   const auto run = [&](chip::Bound bound) -> Result<plan::ServingReport> {
     setup.chip = described.At(bound);
     TRY_ASSIGN(plan::ServingResult result, plan::SimulateServing(setup, workload));

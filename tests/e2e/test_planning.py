@@ -126,6 +126,38 @@ def test_a_trace_is_chromes(tmp_path):
             assert event["ts"] >= 0 and event["dur"] >= 0
 
 
+def test_a_pipeline_is_cut_into_stages(tmp_path):
+    flags = ["--chip", "h100", "--chips", "4"]
+    whole, cut = simulated(*flags), simulated(*flags, "--stages", "2")
+    assert cut["report"]["output_tokens"] == whole["report"]["output_tokens"]
+    # What crosses the links is rows from stage to stage, and sums of half as many chips.
+    assert cut["report"]["utilisation"]["link"] < whole["report"]["utilisation"]["link"]
+    assert "3 chips cannot be split into 2 stages" in refused(
+        "simulate", *USERS, "--chips", "3", "--stages", "2")
+    path = tmp_path / "trace.json"
+    output("simulate", *USERS, *flags, "--stages", "2", "--trace", str(path))
+    events = json.loads(path.read_text())
+    assert {event["pid"] for event in events if event["ph"] == "X"} == {1, 2}
+
+
+def test_experts_as_they_were_recorded(tmp_path):
+    text, recorded = tmp_path / "text.txt", tmp_path / "experts.json"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 20)
+    moe = str(ROOT / "tests" / "golden" / "tiny-moe")
+    scored = json.loads(output("perplexity", moe, str(text), "--context", "64", "--json",
+                               "--record-experts", str(recorded)))
+    layers = json.loads(recorded.read_text())["experts"]
+    assert len(layers) == 2 and all(sum(rows) >= 2 * scored["scored_tokens"] for rows in layers)
+    model = ["simulate", "--model", "qwen3-30b-a3b", "--input", "16", "--output", "8", "--concurrency", "8",
+             "--json", "--experts"]
+    assert "6 experts a layer, the model has 128" in refused(*model, str(recorded))
+    recorded.write_text(json.dumps({"experts": [[1000] * 8 + [1] * 120]}))
+    few, many = (json.loads(output(*model, experts))["report"] for experts in (str(recorded), "balanced"))
+    assert few["tpot_s"]["p50"] < many["tpot_s"]["p50"]
+    assert "no experts to record" in refused("perplexity", str(ROOT / "models" / "demo"), str(text),
+                                             "--record-experts", str(recorded))
+
+
 def test_slo_finds_a_number_of_chips():
     easy = simulated("--chip", "h100", "--slo", "ttft_p99_s=10")
     assert easy["chips"] == 1 and easy["tried"][-1]["meets"]

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "device/chip/description.h"
+#include "device/cpu/expert_counts.h"
 #include "device/cpu/group.h"
 #include "device/cpu/profile.h"
 #include "device/device.h"
@@ -36,7 +37,8 @@ struct CpuOptions {
   // Issues every instruction and computes nothing, whatever `kernels` says: to measure what issuing
   // costs. Outputs are meaningless.
   bool empty_kernels = false;
-  Profile* profile = nullptr;  // null: time is not taken; outlives the device
+  Profile* profile = nullptr;             // null: time is not taken; outlives the device
+  ExpertCounts* expert_counts = nullptr;  // null: choices are not counted; outlives the device
   // The devices that run Programs of several ranks with this one, and which of them this is. Null:
   // the only one. Their launches must be given to all of them, each by a thread of its own: a
   // device waits for the others at every collective.

@@ -216,7 +216,8 @@ class QuantiseStep final : public RowStep {
 // One unit: the list is one for all rows.
 class RouteStep final : public Step {
  public:
-  RouteStep(const StepContext& context, const Instruction& in) : kernels_(context.kernels) {
+  RouteStep(const StepContext& context, const Instruction& in)
+      : kernels_(context.kernels), counts_(context.expert_counts) {
     const auto logits = Open<float>(context, in.operand(isa::route::kLogits));
     const auto weights = Open<float>(context, in.operand(isa::route::kWeights));
     rows_ = logits.rows;
@@ -230,6 +231,7 @@ class RouteStep final : public Step {
         .weights_stride = weights.stride,
         .normalise = in.integer(isa::route::kNormalise) != 0,
     };
+    if (counts_ != nullptr) layer_ = counts_->Declare(args_.experts);
   }
   int64_t Units(const Frame& frame) const override { return frame.Rows(rows_) == 0 ? 0 : 1; }
   int64_t UnitCost(const Frame& frame) const override { return frame.Rows(rows_) * args_.experts; }
@@ -237,10 +239,15 @@ class RouteStep final : public Step {
     kernels::RouteArgs args = args_;
     args.rows = frame.Rows(rows_);
     kernels_.route(args);
+    if (counts_ != nullptr)
+      counts_->Add(layer_, std::span(args.list + isa::ExpertListBegins(args.experts),
+                                     static_cast<size_t>(args.experts) + 1));
   }
 
  private:
   const KernelSet& kernels_;
+  ExpertCounts* const counts_;
+  size_t layer_ = 0;  // of the counts
   kernels::RouteArgs args_;
   isa::Dim rows_;
 };

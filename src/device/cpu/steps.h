@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "device/cpu/expert_counts.h"
 #include "device/cpu/group.h"
 #include "device/cpu/sampler.h"
 #include "device/launch.h"
@@ -71,6 +72,7 @@ struct StepContext {
   int threads = 1;
   Group* group = nullptr;  // of the ranks that run the Program; only collectives need it
   int rank = 0;
+  ExpertCounts* expert_counts = nullptr;  // null: nobody counts
 };
 
 // One instruction of a loaded Program. Its work is a number of independent units, which threads
