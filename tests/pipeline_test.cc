@@ -75,8 +75,8 @@ TEST(Pipeline, StagesWorkAtTheSameTime) {
   const ServingResult one = Simulated(setup, ClosedLoop(1, 2, 64, 64));
   const ServingResult two = Simulated(setup, ClosedLoop(2, 4, 64, 64));
   EXPECT_NEAR(two.seconds, one.seconds, 0.15 * one.seconds);
-  EXPECT_LT(one.busy_s / one.seconds, 0.55);
-  EXPECT_GT(two.busy_s / two.seconds, 0.8);
+  EXPECT_LT(UseOf(one, setup, one.seconds).launched, 0.55);
+  EXPECT_GT(UseOf(two, setup, two.seconds).launched, 0.8);
 }
 
 TEST(Pipeline, IsTheSameEveryTime) {

@@ -27,6 +27,8 @@ struct Flags {
   PlanFlags plan;
   std::string chips = "h100,a100,h20,mi300x,millpower-1";
   std::vector<int32_t> sweep = {1, 2, 4, 8, 16, 32, 64, 128};
+  std::string slo;
+  int max_chips = 64;
   std::string svg;
   bool json = false;
 };
@@ -73,42 +75,64 @@ Result<std::vector<Group>> ParseGroups(const std::string& text) {
   return groups;
 }
 
-Result<Column> ColumnOf(const PlanFlags& flags, const Group& group) {
-  Column column{group.chip, group.chips, {}, ""};
-  auto planned = Plan(flags, group.chip, group.chips, nullptr);
+// The group as it was given; or as many as meet the objectives.
+Result<plan::Layout> LayoutOf(const Flags& flags, const Group& group) {
+  if (flags.slo.empty()) return plan::Layout{flags.plan.replicas, group.chips};
+  TRY_ASSIGN(const Sizing sizing, SizeFor(flags.plan, group.chip, flags.slo, flags.max_chips));
+  if (sizing.value.best) return *sizing.value.best;
+  for (const plan::Trial& trial : sizing.value.tried)
+    if (trial.outcome)
+      return Fail(ErrorCode::kNoCapacity,
+                  fmt::format("no layout of up to {} chips meets {}", flags.max_chips, flags.slo));
+  return Fail(ErrorCode::kNoCapacity, sizing.value.tried.back().error);
+}
+
+Result<Column> ColumnOf(const Flags& flags, const Group& group) {
+  Column column{group.chip, {flags.plan.replicas, group.chips}, {}, ""};
+  const auto plan = [&]() -> Result<Planned> {
+    TRY_ASSIGN(column.layout, LayoutOf(flags, group));
+    PlanFlags on = flags.plan;
+    on.replicas = column.layout.replicas;
+    return Plan(on, group.chip, column.layout.chips_per_replica, nullptr);
+  };
+  auto planned = plan();
   if (planned) {
     column.planned = *std::move(planned);
   } else {
-    if (!IsVerdict(planned.error())) return std::unexpected(planned.error());
+    if (!plan::IsVerdict(planned.error())) return std::unexpected(planned.error());
     column.error = planned.error().message;
   }
   return column;
 }
 
-plan::PlotPoint PointOf(const Group& group, int32_t users, const Planned& planned) {
-  const plan::ServingReport& value = planned.value;
-  const plan::ServingReport& low = planned.low ? *planned.low : value;
-  const plan::ServingReport& high = planned.high ? *planned.high : value;
-  return {value.tpot_s.p50 * 1e3,
-          value.output_tokens_per_s,
-          low.tpot_s.p50 * 1e3,
-          low.output_tokens_per_s,
-          high.tpot_s.p50 * 1e3,
-          high.output_tokens_per_s,
-          fmt::format("{}, {} users: {:.4g} tok/s at {:.4g} ms a token", group.text, users,
-                      value.output_tokens_per_s, value.tpot_s.p50 * 1e3)};
+plan::PlotPoint PointOf(const Group& group, int32_t users, bool ranks, const Planned& planned) {
+  const plan::Outcome& value = planned.value.outcome;
+  const plan::Outcome& low = planned.low ? *planned.low : value;
+  const plan::Outcome& high = planned.high ? *planned.high : value;
+  return {value.plot_ms,
+          value.plot_per_s,
+          low.plot_ms,
+          low.plot_per_s,
+          high.plot_ms,
+          high.plot_per_s,
+          fmt::format("{}, {} users: {:.4g} {}", group.text, users, value.plot_per_s,
+                      ranks ? fmt::format("queries/s, p99 {:.4g} ms", value.plot_ms)
+                            : fmt::format("tok/s at {:.4g} ms a token", value.plot_ms))};
 }
 
 // One line a chip, one point a number of users. Chips on which the model does not fit have none.
 Result<plan::Plot> Sweep(const Flags& flags, const std::vector<Group>& groups,
                          const std::vector<Column>& columns) {
+  const bool ranks = IsRecommender(flags.plan.model);
+  const std::string request =
+      ranks ? fmt::format("{} items a query", flags.plan.items)
+            : fmt::format("{} tokens in, {} out", flags.plan.input, flags.plan.output);
   plan::Plot plot{
       flags.plan.model,
-      fmt::format("{} tokens in, {} out; {} to {} users from left to right; shaded: "
-                  "where figures are assumed",
-                  flags.plan.input, flags.plan.output, flags.sweep.front(), flags.sweep.back()),
-      "time per output token, median (ms)",
-      "output tokens a second",
+      fmt::format("{}; {} to {} users from left to right; shaded: where figures are assumed",
+                  request, flags.sweep.front(), flags.sweep.back()),
+      ranks ? "latency of a query, p99 (ms)" : "time per output token, median (ms)",
+      ranks ? "queries a second" : "output tokens a second",
       {}};
   for (size_t i = 0; i < groups.size(); ++i) {
     if (!columns[i].planned) continue;
@@ -120,8 +144,10 @@ Result<plan::Plot> Sweep(const Flags& flags, const std::vector<Group>& groups,
       at.rate = 0;
       at.requests_file.clear();
       at.requests = kRoundsOfSweep * users;
-      TRY_ASSIGN(const Planned planned, Plan(at, groups[i].chip, groups[i].chips, nullptr));
-      line.points.push_back(PointOf(groups[i], users, planned));
+      at.replicas = columns[i].layout.replicas;
+      TRY_ASSIGN(const Planned planned,
+                 Plan(at, groups[i].chip, columns[i].layout.chips_per_replica, nullptr));
+      line.points.push_back(PointOf(groups[i], users, ranks, planned));
     }
   }
   return plot;
@@ -149,29 +175,31 @@ const char* TierName(chip::ExportTier tier) {
   return "none";
 }
 
-Json ColumnJson(const std::string& text, const Column& column) {
+Json ColumnJson(const std::string& text, bool ranks, const Column& column) {
   Json out = column.planned ? ToJson(*column.planned)
                             : Json{{"chip", column.chip.name},
                                    {"title", column.chip.title},
-                                   {"chips", column.chips},
+                                   {"chips", column.layout.chips()},
                                    {"error", column.error}};
   out["label"] = text;
   out["total_processing_performance"] = chip::TotalProcessingPerformance(column.chip);
   out["performance_density"] = chip::PerformanceDensity(column.chip);
   out["export_rule"] = TierName(chip::ExportTierOf(column.chip));
   out["export_summary"] = chip::ExportSummary(column.chip);
-  out["usd_per_hour"] = column.chips * column.chip.price_usd_per_hour.value;
+  out["usd_per_hour"] = column.layout.chips() * column.chip.price_usd_per_hour.value;
   if (column.planned)
-    out["kwh_per_million_output_tokens"] = column.planned->value.joules_per_output_token / 3.6;
+    out[ranks ? "kwh_per_million_queries" : "kwh_per_million_output_tokens"] =
+        column.planned->value.outcome.joules_each / 3.6;
   return out;
 }
 
-Json PlotJson(const plan::Plot& plot) {
+Json PlotJson(const plan::Plot& plot, bool ranks) {
   Json lines = Json::array();
   for (const plan::PlotLine& line : plot.lines) {
     Json points = Json::array();
     for (const plan::PlotPoint& point : line.points)
-      points.push_back({{"tpot_p50_ms", point.x}, {"output_tokens_per_s", point.y}});
+      points.push_back({{ranks ? "latency_p99_ms" : "tpot_p50_ms", point.x},
+                        {ranks ? "queries_per_s" : "output_tokens_per_s", point.y}});
     lines.push_back({{"label", line.name}, {"points", points}});
   }
   return lines;
@@ -179,19 +207,20 @@ Json PlotJson(const plan::Plot& plot) {
 
 Result<void> Compare(Flags flags) {
   std::ranges::sort(flags.sweep);
+  const bool ranks = IsRecommender(flags.plan.model);
   TRY_ASSIGN(const std::vector<Group> groups, ParseGroups(flags.chips));
   std::vector<Column> columns;
   for (const Group& group : groups) {
-    TRY_ASSIGN(Column column, ColumnOf(flags.plan, group));
+    TRY_ASSIGN(Column column, ColumnOf(flags, group));
     columns.push_back(std::move(column));
   }
   Json out{{"model", flags.plan.model}, {"chips", Json::array()}};
   for (size_t i = 0; i < groups.size(); ++i)
-    out["chips"].push_back(ColumnJson(groups[i].text, columns[i]));
+    out["chips"].push_back(ColumnJson(groups[i].text, ranks, columns[i]));
   if (!flags.svg.empty()) {
     TRY_ASSIGN(const plan::Plot plot, Sweep(flags, groups, columns));
     TRY(WriteText(flags.svg, plan::ToSvg(plot)));
-    out["sweep"] = PlotJson(plot);
+    out["sweep"] = PlotJson(plot, ranks);
   }
   if (flags.json)
     fmt::print("{}\n", out.dump(2));
@@ -212,8 +241,16 @@ Command AddCompare(CLI::App& app) {
                    "Built-in chips or descriptions' paths, comma-separated; NAMExN is N chips that "
                    "run the model together, as h100x4")
       ->capture_default_str();
+  command->add_option(
+      "--slo", flags->slo,
+      "Of each chip the fewest that meet this, as simulate finds them; NAMExN counts "
+      "for nothing then");
+  command->add_option("--max-chips", flags->max_chips, "Chips of a kind that --slo may use")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command->add_option("--svg", flags->svg,
-                      "Plot output tokens a second against time per token into this file");
+                      "Plot output tokens a second against time per token, or queries a second "
+                      "against p99, into this file");
   command->add_option("--sweep", flags->sweep, "Numbers of users of the plot's points")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 14))

@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
+#include <utility>
 
 #include "cli/size.h"
+#include "cli/tensor_loader.h"
 #include "device/chip/tpp.h"
+#include "import/tensor/published.h"
 #include "isa/opcodes.h"
 #include "plan/experts.h"
 
@@ -19,19 +23,29 @@ namespace chip = device::chip;
 // Requests of a closed loop without --requests: enough that beginning and end weigh little.
 constexpr int64_t kRoundsOfUsers = 8;
 constexpr int64_t kDefaultRequests = 256;
+// Queries are over much sooner than requests to language models, and so are their simulations.
+constexpr int64_t kDefaultQueries = 10'000, kRoundsOfAskers = 64, kLeastQueries = 1'000;
 
 Result<plan::Workload> WorkloadOf(const PlanFlags& flags) {
   const int given = (flags.concurrency > 0) + (flags.rate > 0) + !flags.requests_file.empty();
   if (given > 1)
     return Fail(ErrorCode::kInvalidArgument,
                 "--concurrency, --rate and --requests-file exclude each other");
-  if (!flags.requests_file.empty()) return plan::ReadTrace(flags.requests_file);
+  const bool ranks = IsRecommender(flags.model);
+  if (!flags.requests_file.empty())
+    return ranks ? plan::ReadQueries(flags.requests_file) : plan::ReadTrace(flags.requests_file);
+  const int32_t input = ranks ? flags.items : flags.input;
+  const int32_t output = ranks ? 0 : flags.output;
+  const auto count = [&](int64_t otherwise) {
+    return flags.requests > 0 ? flags.requests : otherwise;
+  };
   if (flags.rate > 0)
-    return plan::PoissonArrivals(flags.rate, flags.requests > 0 ? flags.requests : kDefaultRequests,
-                                 flags.input, flags.output, flags.seed);
+    return plan::PoissonArrivals(flags.rate, count(ranks ? kDefaultQueries : kDefaultRequests),
+                                 input, output, flags.seed);
   const int32_t users = std::max(flags.concurrency, 1);
-  return plan::ClosedLoop(users, flags.requests > 0 ? flags.requests : kRoundsOfUsers * users,
-                          flags.input, flags.output);
+  const int64_t rounds =
+      ranks ? std::max(kRoundsOfAskers * users, kLeastQueries) : kRoundsOfUsers * users;
+  return plan::ClosedLoop(users, count(rounds), input, output);
 }
 
 // Rows of the trace: the streams of a chip, one picture a launch after the other.
@@ -81,13 +95,14 @@ class Tracer {
   device::TraceFile& file_;
 };
 
-std::string Range(double value, const std::optional<double>& low, const std::optional<double>& high,
-                  double scale, const char* unit) {
-  const auto number = [&](double v) { return fmt::format("{:.4g}", v * scale); };
-  std::string text = number(value);
-  if (low && high && number(*low) != number(*high))
-    text += fmt::format(" ({}..{})", number(std::min(*low, *high)), number(std::max(*low, *high)));
-  return text + unit;
+// "12.3 (10..15) ms"
+std::string Cell(const plan::Measure& value, const plan::Measure* low, const plan::Measure* high) {
+  const auto number = [](double v) { return fmt::format("{:.4g}", v); };
+  std::string text = number(value.value);
+  if (low != nullptr && high != nullptr && number(low->value) != number(high->value))
+    text += fmt::format(" ({}..{})", number(std::min(low->value, high->value)),
+                        number(std::max(low->value, high->value)));
+  return text + value.unit;
 }
 
 // What the export rule that 3A090 is says of it (tpp.h).
@@ -154,53 +169,13 @@ class Table {
   std::vector<std::pair<std::string, std::vector<std::string>>> rows_;
 };
 
-struct Line {
-  const char* name;
-  double (*value)(const plan::ServingReport&);
-  double scale = 1;
-  const char* unit = "";
-};
-
-template <size_t kUnit>
-double Utilisation(const plan::ServingReport& r) {
-  return r.utilisation[kUnit];
-}
-
-constexpr Line kLines[] = {
-    {"TTFT p50", [](const plan::ServingReport& r) { return r.ttft_s.p50; }, 1e3, " ms"},
-    {"TTFT p90", [](const plan::ServingReport& r) { return r.ttft_s.p90; }, 1e3, " ms"},
-    {"TTFT p99", [](const plan::ServingReport& r) { return r.ttft_s.p99; }, 1e3, " ms"},
-    {"TPOT p50", [](const plan::ServingReport& r) { return r.tpot_s.p50; }, 1e3, " ms"},
-    {"TPOT p90", [](const plan::ServingReport& r) { return r.tpot_s.p90; }, 1e3, " ms"},
-    {"TPOT p99", [](const plan::ServingReport& r) { return r.tpot_s.p99; }, 1e3, " ms"},
-    {"end to end p50", [](const plan::ServingReport& r) { return r.end_to_end_s.p50; }, 1, " s"},
-    {"end to end p99", [](const plan::ServingReport& r) { return r.end_to_end_s.p99; }, 1, " s"},
-    {"output tok/s", [](const plan::ServingReport& r) { return r.output_tokens_per_s; }},
-    {"all tok/s", [](const plan::ServingReport& r) { return r.total_tokens_per_s; }},
-    {"in launches", [](const plan::ServingReport& r) { return r.launched; }, 100, " %"},
-    {"memory busy", Utilisation<0>, 100, " %"},
-    {"cache busy", Utilisation<1>, 100, " %"},
-    {"scratchpad busy", Utilisation<2>, 100, " %"},
-    {"matrix busy", Utilisation<3>, 100, " %"},
-    {"vector busy", Utilisation<4>, 100, " %"},
-    {"link busy", Utilisation<5>, 100, " %"},
-    {"power of a chip", [](const plan::ServingReport& r) { return r.average_w; }, 1, " W"},
-    {"energy", [](const plan::ServingReport& r) { return r.joules_per_output_token; }, 1,
-     " J/token"},
-    {"carbon", [](const plan::ServingReport& r) { return r.grams_co2e_per_output_token; }, 1e3,
-     " mgCO2e/token"},
-    {"energy", [](const plan::ServingReport& r) { return r.joules_per_output_token; }, 1 / 3.6,
-     " kWh/M tokens"},
-    {"money", [](const plan::ServingReport& r) { return r.usd_per_million_output_tokens; }, 1,
-     " $/M tokens"},
-};
-
 }  // namespace
 
 void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
   command
       .add_option("--model", flags.model,
-                  "A published model's name (qwen3-0.6b ... qwen3-235b-a22b) or a config.json")
+                  "A published model's name (qwen3-0.6b ... qwen3-235b-a22b, dlrm-kaggle, "
+                  "dcnv2-mlperf), a config.json, or a recommender's .onnx, .pt2 or SavedModel")
       ->required();
   AddCompileFlags(command, flags.shared);
   command
@@ -209,12 +184,21 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
       ->check(CLI::Range(1, 1 << 20));
   command.add_option("--rate", flags.rate, "Requests a second, at random times (Poisson)")
       ->check(CLI::PositiveNumber);
-  command.add_option("--requests-file", flags.requests_file,
-                     "CSV of requests: at_s,input,output[,prefix_group,prefix_tokens]");
+  command.add_option(
+      "--requests-file", flags.requests_file,
+      "CSV of requests: at_s,input,output[,prefix_group,prefix_tokens]; of queries to "
+      "a recommender: at_s,items");
   command
       .add_option("--requests", flags.requests,
-                  "How many requests; without it 8 for each user, or 256")
+                  "How many requests; without it 8 for each user, or 256; of queries to a "
+                  "recommender 64 for each user but at least 1000, or 10000")
       ->check(CLI::Range(1, 1 << 24));
+  command
+      .add_option("--replicas", flags.replicas,
+                  "Groups of chips that share the load, each with an engine of its own: requests "
+                  "go to them in turn, users are divided among them")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command.add_option("--input", flags.input, "Tokens of a prompt")
       ->check(CLI::Range(1, 1 << 22))
       ->capture_default_str();
@@ -244,6 +228,20 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--zipf", flags.zipf, "Exponent of the skew of ids in embedding tables")
       ->check(CLI::Range(0.0, 4.0))
       ->capture_default_str();
+  command.add_option("--items", flags.items, "Candidates of a query to a recommender")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command
+      .add_option("--ids-per-bag", flags.ids_per_bag,
+                  "Ids of each candidate, for inputs whose bags are cut by offsets")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command
+      .add_option("--max-queue-delay-us", flags.max_queue_delay_us,
+                  "How long a query may wait for others to share its launch")
+      ->check(CLI::Range(0, 60'000'000))
+      ->capture_default_str();
+  AddTensorFlags(command, flags.tensor);
   command.add_flag("!--no-prefix-cache", flags.prefix_cache, "Compute every prompt in full");
   command
       .add_option("--grid", flags.grid_g_per_kwh,
@@ -253,7 +251,15 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--seed", flags.seed, "Of everything that is drawn")->capture_default_str();
 }
 
-Result<device::chip::RoutingModel> RoutingOf(const PlanFlags& flags) {
+bool IsRecommender(const std::string& model) {
+  return import::FindPublishedRecommender(model) != nullptr || IsTensorModelPath(model);
+}
+
+// ---- The models
+
+namespace {
+
+Result<chip::RoutingModel> RoutingOf(const PlanFlags& flags) {
   chip::RoutingModel routing;
   routing.seed = flags.seed;
   routing.id_exponent = flags.zipf;
@@ -281,25 +287,15 @@ Result<std::shared_ptr<const isa::Program>> ProgramOf(const std::string& model,
   return std::make_shared<const isa::Program>(std::move(imported.compiled.program));
 }
 
-Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int chips,
-                     device::TraceFile* trace) {
-  Planned planned;
-  planned.chip = described;
-  planned.model = flags.model;
-  planned.chips = chips;
-  if (chips > 1 && chips > static_cast<int>(described.links.max_chips.value))
-    return Fail(ErrorCode::kUnsupported,
-                fmt::format("{} joins at most {:.0f} chips in a group", described.title,
-                            described.links.max_chips.value));
-  if (chips % flags.stages != 0)
-    return Fail(ErrorCode::kUnsupported,
-                fmt::format("{} chips cannot be split into {} stages", chips, flags.stages));
+Result<plan::ServingSetup> ServingOf(const PlanFlags& flags, int chips_per_replica) {
   TRY_ASSIGN(LoadOptions load, ToLoadOptions(flags.shared));
-  TRY_ASSIGN(const plan::Workload workload, WorkloadOf(flags));
   load.max_batch_tokens = flags.max_batch_tokens;
   load.max_num_seqs = std::min(flags.max_num_seqs, flags.max_batch_tokens);
   load.show_progress = false;
-  load.ranks = chips / flags.stages;
+  if (chips_per_replica % flags.stages != 0)
+    return Fail(ErrorCode::kUnsupported, fmt::format("{} chips cannot be split into {} stages",
+                                                     chips_per_replica, flags.stages));
+  load.ranks = chips_per_replica / flags.stages;
   plan::ServingSetup setup;
   TRY_ASSIGN(setup.program, ProgramOf(flags.model, load));
   load.stages = flags.stages;
@@ -309,64 +305,201 @@ Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int ch
   }
   setup.ranks = load.ranks;
   setup.prefix_cache = flags.prefix_cache;
-  setup.seed = flags.seed;
-  TRY_ASSIGN(setup.routing, RoutingOf(flags));
-  const int64_t experts = setup.program->FactOr("experts", 0);
-  const int64_t recorded = std::ssize(setup.routing.expert_shares);
+  return setup;
+}
+
+Result<plan::RankingSetup> RankingOf(const PlanFlags& flags, int chips_per_replica) {
+  if (flags.stages > 1)
+    return Fail(ErrorCode::kInvalidArgument, "recommenders are not cut into stages");
+  TRY_ASSIGN(TensorLoadOptions load, ToTensorLoadOptions(flags.tensor, flags.shared));
+  load.show_progress = false;
+  TRY_ASSIGN(TensorShape shape, LoadTensorShape(flags.model, load));
+  plan::RankingSetup setup;
+  setup.program = std::move(shape.program);
+  setup.signature = std::move(shape.signature);
+  setup.ranks = chips_per_replica;
+  setup.ids_per_bag = flags.ids_per_bag;
+  setup.max_queue_delay_us = flags.max_queue_delay_us;
+  return setup;
+}
+
+// That the recorded shares are of a model with as many experts.
+Result<void> CheckShares(const PlanFlags& flags, const plan::Deployment& deployment,
+                         const chip::RoutingModel& routing) {
+  const int64_t experts = deployment.program->FactOr("experts", 0);
+  const int64_t recorded = std::ssize(routing.expert_shares);
   if (recorded > 0 && experts > 0 && recorded != experts)
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("{} is of {} experts a layer, the model has {}", flags.experts,
                             recorded, experts));
-  const auto run = [&](chip::Bound bound) -> Result<plan::ServingReport> {
-    setup.chip = described.At(bound);
-    TRY_ASSIGN(plan::ServingResult result, plan::SimulateServing(setup, workload));
-    plan::ServingReport report = plan::Report(result, setup, flags.grid_g_per_kwh);
-    if (bound == chip::Bound::kValue) planned.result = std::move(result);
-    return report;
-  };
+  return {};
+}
+
+Result<void> CheckGroup(const chip::Chip& described, int chips) {
+  if (chips > 1 && chips > static_cast<int>(described.links.max_chips.value))
+    return Fail(ErrorCode::kUnsupported,
+                fmt::format("{} joins at most {:.0f} chips in a group", described.title,
+                            described.links.max_chips.value));
+  return {};
+}
+
+Result<Simulated> Simulate(const plan::ServingSetup& setup, const plan::Workload& workload,
+                           double grid_g_per_kwh) {
+  TRY_ASSIGN(const plan::ServingResult result, plan::SimulateServing(setup, workload));
+  return Simulated{plan::OutcomeOf(plan::Report(result, setup, grid_g_per_kwh)), result,
+                   result.footprint, result.kv_pages};
+}
+
+Result<Simulated> Simulate(const plan::RankingSetup& setup, const plan::Workload& workload,
+                           double grid_g_per_kwh) {
+  TRY_ASSIGN(const plan::RankingResult result, plan::SimulateRanking(setup, workload));
+  return Simulated{plan::OutcomeOf(plan::Report(result, setup, grid_g_per_kwh)), result,
+                   result.footprint, 0};
+}
+
+}  // namespace
+
+Result<Planner> Planner::Make(const PlanFlags& flags, int chips_per_replica) {
+  Planner planner;
+  planner.grid_g_per_kwh_ = flags.grid_g_per_kwh;
+  TRY_ASSIGN(planner.workload_, WorkloadOf(flags));
+  if (IsRecommender(flags.model)) {
+    TRY_ASSIGN(planner.setup_, RankingOf(flags, chips_per_replica));
+  } else {
+    TRY_ASSIGN(planner.setup_, ServingOf(flags, chips_per_replica));
+  }
+  TRY_ASSIGN(const chip::RoutingModel routing, RoutingOf(flags));
+  TRY(std::visit(
+      [&](const plan::Deployment& deployment) { return CheckShares(flags, deployment, routing); },
+      planner.setup_));
+  std::visit(
+      [&](plan::Deployment& deployment) {
+        deployment.routing = routing;
+        deployment.seed = flags.seed;
+      },
+      planner.setup_);
+  return planner;
+}
+
+Result<Simulated> Planner::Run(const chip::Chip& settled, int replicas,
+                               std::function<void(const chip::LaunchReport&)> on_launch) const {
+  return std::visit(
+      [&](auto setup) -> Result<Simulated> {
+        TRY(CheckGroup(settled, setup.chips_per_replica()));
+        setup.chip = settled;
+        setup.replicas = replicas;
+        setup.on_launch = std::move(on_launch);
+        return Simulate(setup, workload_, grid_g_per_kwh_);
+      },
+      setup_);
+}
+
+// ---- What is asked of them
+
+Result<Planned> Plan(const PlanFlags& flags, const chip::Chip& described, int chips_per_replica,
+                     device::TraceFile* trace) {
+  Planned planned;
+  planned.chip = described;
+  planned.model = flags.model;
+  planned.layout = {flags.replicas, chips_per_replica};
+  TRY(CheckGroup(described, chips_per_replica));
+  TRY_ASSIGN(const Planner planner, Planner::Make(flags, chips_per_replica));
   std::optional<Tracer> tracer;
+  std::function<void(const chip::LaunchReport&)> on_launch;
   if (trace != nullptr) {
     tracer.emplace(*trace, described.title, flags.stages);
-    setup.on_launch = [&](const chip::LaunchReport& report) { tracer->Add(report); };
+    on_launch = [&](const chip::LaunchReport& report) { tracer->Add(report); };
   }
-  TRY_ASSIGN(planned.value, run(chip::Bound::kValue));
-  setup.on_launch = nullptr;
-  if (!described.assumed.empty()) {
-    TRY_ASSIGN(planned.low, run(chip::Bound::kLow));
-    TRY_ASSIGN(planned.high, run(chip::Bound::kHigh));
+  TRY_ASSIGN(planned.value,
+             planner.Run(described.At(chip::Bound::kValue), flags.replicas, on_launch));
+  if (described.HasAssumed()) {
+    TRY_ASSIGN(Simulated low, planner.Run(described.At(chip::Bound::kLow), flags.replicas));
+    TRY_ASSIGN(Simulated high, planner.Run(described.At(chip::Bound::kHigh), flags.replicas));
+    planned.low = std::move(low.outcome);
+    planned.high = std::move(high.outcome);
   }
   return planned;
 }
 
+Result<Sizing> SizeFor(const PlanFlags& flags, const chip::Chip& described,
+                       const std::string& objectives, int max_chips) {
+  const bool ranks = IsRecommender(flags.model);
+  TRY_ASSIGN(const auto bounds,
+             plan::ParseObjectives(objectives,
+                                   ranks ? plan::RankingLatencies() : plan::ServingLatencies()));
+  TRY_ASSIGN(const plan::Workload workload, WorkloadOf(flags));
+  plan::SearchSpace space;
+  space.max_chips = max_chips;
+  space.max_replicas = static_cast<int>(
+      std::min<size_t>(workload.concurrency > 0 ? static_cast<size_t>(workload.concurrency)
+                                                : workload.requests.size(),
+                       static_cast<size_t>(max_chips)));
+  // Programs are split into powers of two; those of recommenders not at all.
+  space.group_sizes = {1};
+  for (int size = 2; !ranks && size <= max_chips && CheckGroup(described, size); size *= 2)
+    space.group_sizes.push_back(size);
+  std::map<int, Result<Planner>> planners;  // by size of groups
+  const auto find = [&](chip::Bound bound) {
+    const chip::Chip settled = described.At(bound);
+    return plan::FindFewestChips(
+        space, bounds, [&](const plan::Layout& layout) -> Result<plan::Outcome> {
+          const int size = layout.chips_per_replica;
+          auto planner = planners.find(size);
+          if (planner == planners.end())
+            planner = planners.emplace(size, Planner::Make(flags, size)).first;
+          if (!planner->second) return std::unexpected(planner->second.error());
+          TRY_ASSIGN(Simulated simulated, planner->second->Run(settled, layout.replicas));
+          return std::move(simulated.outcome);
+        });
+  };
+  Sizing sizing;
+  TRY_ASSIGN(sizing.value, find(chip::Bound::kValue));
+  if (described.HasAssumed()) {
+    TRY_ASSIGN(sizing.low, find(chip::Bound::kLow));
+    TRY_ASSIGN(sizing.high, find(chip::Bound::kHigh));
+  }
+  return sizing;
+}
+
+Json ToJson(const plan::Layout& layout) {
+  return {{"chips", layout.chips()},
+          {"replicas", layout.replicas},
+          {"chips_per_replica", layout.chips_per_replica}};
+}
+
+std::string ToString(const plan::Layout& layout) {
+  const auto chips = [](int n) { return fmt::format("{} chip{}", n, n == 1 ? "" : "s"); };
+  if (layout.replicas == 1) return chips(layout.chips());
+  return fmt::format("{} replicas of {}", layout.replicas, chips(layout.chips_per_replica));
+}
+
 Json ToJson(const Planned& planned) {
-  const plan::ServingResult& result = planned.result;
+  const Simulated& value = planned.value;
   Json by_opcode = Json::object();
   for (size_t op = 0; op < isa::kOpcodeCount; ++op) {
-    const chip::OpcodeTime& time = result.by_opcode[op];
+    const chip::OpcodeTime& time = value.totals.by_opcode[op];
     if (time.instructions == 0) continue;
     by_opcode[isa::Info(static_cast<isa::Opcode>(op)).name] = {
         {"instructions", time.instructions}, {"seconds", time.seconds}, {"joules", time.joules}};
   }
+  Json fits{{"memory_bytes", value.footprint.memory},
+            {"weight_bytes", value.footprint.weights},
+            {"scratch_bytes", value.footprint.scratch}};
+  if (value.kv_pages > 0) {
+    fits["kv_page_bytes"] = value.footprint.kv_page;
+    fits["kv_pages"] = value.kv_pages;
+  }
   Json out{{"model", planned.model},
            {"chip", planned.chip.name},
            {"title", planned.chip.title},
-           {"chips", planned.chips},
-           {"report", plan::ToJson(planned.value)},
-           {"fits",
-            {{"memory_bytes", result.footprint.memory},
-             {"weight_bytes", result.footprint.weights},
-             {"scratch_bytes", result.footprint.scratch},
-             {"kv_page_bytes", result.footprint.kv_page},
-             {"kv_pages", result.kv_pages}}},
+           {"report", value.outcome.json},
+           {"fits", fits},
            {"by_opcode", by_opcode},
            {"assumed", planned.chip.assumed}};
-  if (planned.low) out["low"] = plan::ToJson(*planned.low);
-  if (planned.high) out["high"] = plan::ToJson(*planned.high);
+  out.update(ToJson(planned.layout));
+  if (planned.low) out["low"] = planned.low->json;
+  if (planned.high) out["high"] = planned.high->json;
   return out;
-}
-
-bool IsVerdict(const Error& error) {
-  return error.code == ErrorCode::kNoCapacity || error.code == ErrorCode::kUnsupported;
 }
 
 void PrintTable(const std::string& model, const std::vector<Column>& columns) {
@@ -382,26 +515,33 @@ void PrintTable(const std::string& model, const std::vector<Column>& columns) {
     for (const Column& column : columns) cells.push_back(cell(column));
     table.Add(name, std::move(cells));
   };
-  fact("chip", [](const Column& c) { return fmt::format("{} x {}", c.chips, c.chip.name); });
+  fact("chip", [](const Column& c) {
+    const std::string chip = fmt::format("{} x {}", c.layout.chips_per_replica, c.chip.name);
+    return c.layout.replicas == 1 ? chip : fmt::format("{} x ({})", c.layout.replicas, chip);
+  });
   fact("model", [&](const Column&) { return model; });
-  row("requests", [](const Planned& p) { return fmt::format("{}", p.value.requests); });
-  for (const Line& line : kLines) {
+  row("requests", [](const Planned& p) { return fmt::format("{}", p.value.outcome.requests); });
+  const auto first = std::ranges::find_if(
+      columns, [](const Column& column) { return column.planned.has_value(); });
+  const size_t lines = first == columns.end() ? 0 : first->planned->value.outcome.measures.size();
+  for (size_t i = 0; i < lines; ++i) {
+    const auto of = [&](const plan::Outcome& outcome) { return outcome.measures[i]; };
     const bool shown = std::ranges::any_of(columns, [&](const Column& column) {
-      return column.planned && line.value(column.planned->value) > 0;
+      return column.planned && of(column.planned->value.outcome).value > 0;
     });
     if (!shown) continue;
-    row(line.name, [&](const Planned& p) -> std::string {
-      std::optional<double> low, high;
-      if (p.low && p.high) low = line.value(*p.low), high = line.value(*p.high);
-      return Range(line.value(p.value), low, high, line.scale, line.unit);
+    row(of(first->planned->value.outcome).name, [&](const Planned& p) {
+      return Cell(of(p.value.outcome), p.low ? &p.low->measures[i] : nullptr,
+                  p.high ? &p.high->measures[i] : nullptr);
     });
   }
-  row("bottleneck", [](const Planned& p) { return p.value.bottleneck; });
-  row("weights", [](const Planned& p) { return FormatSize(p.result.footprint.weights); });
-  row("KV memory",
-      [](const Planned& p) { return FormatSize(p.result.footprint.kv_page * p.result.kv_pages); });
+  row("bottleneck", [](const Planned& p) { return p.value.outcome.bottleneck; });
+  row("weights", [](const Planned& p) { return FormatSize(p.value.footprint.weights); });
+  if (first != columns.end() && first->planned->value.kv_pages > 0)
+    row("KV memory",
+        [](const Planned& p) { return FormatSize(p.value.footprint.kv_page * p.value.kv_pages); });
   fact("price", [](const Column& c) {
-    const double price = c.chips * c.chip.price_usd_per_hour.value;
+    const double price = c.layout.chips() * c.chip.price_usd_per_hour.value;
     return price > 0 ? fmt::format("{:.4g} $/h", price) : std::string("not published");
   });
   fact("TPP of a chip", [](const Column& c) {
@@ -416,7 +556,7 @@ void PrintTable(const std::string& model, const std::vector<Column>& columns) {
 void PrintOpcodes(const Planned& planned) {
   fmt::print("{:<16}{:>14}{:>14}{:>14}\n", "opcode", "instructions", "seconds", "joules");
   for (size_t op = 0; op < isa::kOpcodeCount; ++op) {
-    const chip::OpcodeTime& time = planned.result.by_opcode[op];
+    const chip::OpcodeTime& time = planned.value.totals.by_opcode[op];
     if (time.instructions > 0)
       fmt::print("{:<16}{:>14}{:>14.4f}{:>14.2f}\n", isa::Info(static_cast<isa::Opcode>(op)).name,
                  time.instructions, time.seconds, time.joules);

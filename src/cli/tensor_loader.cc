@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "cli/loader.h"
 #include "cli/progress.h"
+#include "import/tensor/published.h"
 #include "ir/rows.h"
 
 namespace millpower::cli {
@@ -87,25 +88,50 @@ Result<LoadedTensorModel> Mapped(const std::filesystem::path& path,
   return model;
 }
 
-}  // namespace
-
-Result<ImportedTensorModel> ImportTensorModel(const std::filesystem::path& path,
-                                              const TensorLoadOptions& options) {
-  TRY_ASSIGN(import::TensorModel files, import::OpenTensorModel(path, options.import));
+// `source`: where it is from, for errors.
+Result<ImportedTensorModel> Compiled(import::TensorModel files, const std::string& source,
+                                     const TensorLoadOptions& options) {
   ImportedTensorModel model;
   model.notes = std::move(files.notes);
   model.signature = SignatureOf(files, model.notes);
   model.graph_text = ir::ToText(files.graph);
   auto compiled = compile::Compile(files.graph, options.compile);
-  if (!compiled) return FailAt(path.string(), compiled.error());
+  if (!compiled) return FailAt(source, compiled.error());
   model.compiled = *std::move(compiled);
   if (const auto fits = ranking::CheckSignature(model.signature, model.compiled.program); !fits)
-    return FailAt(path.string(), fits.error());
+    return FailAt(source, fits.error());
   model.texts = {{ranking::kSignatureText, DumpJson(ranking::ToJson(model.signature))},
-                 {"source", path.string()}};
+                 {"source", source}};
   model.weights = std::move(files.weights);
   model.operators = std::move(files.operators);
   return model;
+}
+
+}  // namespace
+
+Result<ImportedTensorModel> ImportTensorModel(const std::filesystem::path& path,
+                                              const TensorLoadOptions& options) {
+  TRY_ASSIGN(import::TensorModel files, import::OpenTensorModel(path, options.import));
+  return Compiled(std::move(files), path.string(), options);
+}
+
+Result<TensorShape> LoadTensorShape(const std::string& path_or_name,
+                                    const TensorLoadOptions& options) {
+  const import::PublishedRecommender* published = import::FindPublishedRecommender(path_or_name);
+  if (published == nullptr && isa::IsPackage(path_or_name)) {
+    TRY_ASSIGN(LoadedTensorModel mapped, Mapped(path_or_name, options));
+    return TensorShape{std::move(mapped.program), std::move(mapped.signature)};
+  }
+  ImportedTensorModel model;
+  if (published != nullptr) {
+    TRY_ASSIGN(import::TensorModel built,
+               import::BuildPublishedRecommender(*published, options.import));
+    TRY_ASSIGN(model, Compiled(std::move(built), published->name, options));
+  } else {
+    TRY_ASSIGN(model, ImportTensorModel(path_or_name, options));
+  }
+  return TensorShape{std::make_shared<const isa::Program>(std::move(model.compiled.program)),
+                     std::move(model.signature)};
 }
 
 Result<LoadedTensorModel> LoadTensorModel(const std::filesystem::path& path,

@@ -38,6 +38,15 @@ struct ImportedTensorModel {
 Result<ImportedTensorModel> ImportTensorModel(const std::filesystem::path& path,
                                               const TensorLoadOptions& options);
 
+// A Program without weights, which are not touched: of a file that ImportTensorModel or
+// LoadTensorModel takes, or of a published recommender's name such as "dcnv2-mlperf".
+struct TensorShape {
+  std::shared_ptr<const isa::Program> program;
+  ranking::Signature signature;
+};
+Result<TensorShape> LoadTensorShape(const std::string& path_or_name,
+                                    const TensorLoadOptions& options);
+
 struct LoadedTensorModel {
   std::string name;  // DefaultModelName of the path
   std::shared_ptr<const isa::Program> program;

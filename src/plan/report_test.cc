@@ -17,21 +17,6 @@ TEST(Percentiles, AreNearestRanks) {
   EXPECT_EQ(PercentilesOf({}).p50, 0);
 }
 
-TEST(Objectives, AreNamedWithTheirUnit) {
-  const auto objectives = ParseObjectives("ttft_p99_s=1,tpot_p50_ms=50");
-  ASSERT_TRUE(objectives) << objectives.error().message;
-  ASSERT_EQ(objectives->size(), 2u);
-  ServingReport report;
-  report.ttft_s.p99 = 1.5;
-  report.tpot_s.p50 = 0.049;
-  const auto missed = Missed(*objectives, report);
-  ASSERT_EQ(missed.size(), 1u);
-  EXPECT_EQ(missed[0], "ttft_p99_s=1: 1.5 s");
-  for (const char* wrong :
-       {"ttft_p99=1", "ttft_p99_s", "ttft_p98_s=1", "ttft_p99_s=-1", "ttft_p99_s=nan", ""})
-    EXPECT_FALSE(*wrong != 0 ? bool(ParseObjectives(wrong)) : false) << wrong;
-}
-
 TEST(Report, AddsUpMoneyAndCarbon) {
   ServingSetup setup;
   setup.ranks = 2;
@@ -46,6 +31,39 @@ TEST(Report, AddsUpMoneyAndCarbon) {
   EXPECT_DOUBLE_EQ(report.grams_co2e_per_output_token, 1);  // 2 kWh of 500 g over 1000 tokens
   EXPECT_DOUBLE_EQ(report.usd_per_million_output_tokens, 2000);
   EXPECT_DOUBLE_EQ(report.ttft_s.p50, 10);
+}
+
+TEST(Report, OfQueriesAddsUpOverReplicas) {
+  RankingSetup setup;
+  setup.replicas = 2;
+  setup.chip.price_usd_per_hour.value = 3.6;
+  RankingResult result;
+  result.seconds = 1000;
+  result.busy_s = 1000;  // of 2000 s of both
+  result.steps = 10;
+  result.joules = 7200;
+  for (int i = 1; i <= 100; ++i) result.requests.push_back({0, i * 0.001, 50, 0});
+  const RankingReport report = Report(result, setup, 500);
+  EXPECT_EQ(report.items, 5000);
+  EXPECT_DOUBLE_EQ(report.launched, 0.5);
+  EXPECT_DOUBLE_EQ(report.latency_s.p99, 0.099);
+  EXPECT_DOUBLE_EQ(report.items_per_s, 5);
+  EXPECT_DOUBLE_EQ(report.items_per_launch, 500);
+  EXPECT_DOUBLE_EQ(report.joules_per_query, 72);
+  EXPECT_DOUBLE_EQ(report.grams_co2e_per_query, 0.01);
+  EXPECT_DOUBLE_EQ(report.usd_per_million_queries, 20000);  // $2 for 100
+  EXPECT_DOUBLE_EQ(report.usd_per_million_items, 400);
+}
+
+TEST(Outcome, HasALineForWhatIsMeasuredAndNamesItsLatencies) {
+  RankingReport report;
+  report.latency_s.p99 = 0.012;
+  const Outcome outcome = OutcomeOf(report);
+  EXPECT_EQ(outcome.latencies.at("p99"), 0.012);
+  EXPECT_EQ(outcome.json["latency_s"]["p99"], 0.012);
+  EXPECT_DOUBLE_EQ(outcome.measures[2].value, 12);
+  EXPECT_EQ(ServingLatencies().size(), 9u);
+  EXPECT_EQ(RankingLatencies().size(), 3u);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <deque>
+#include <iterator>
 #include <limits>
 #include <mutex>
 #include <string>
@@ -152,62 +152,22 @@ class Users {
   std::optional<Error> error_;
 };
 
-// What launches took, summed up.
-struct Sums {
-  int64_t steps = 0;
-  double busy_s = 0;
-  std::array<double, chip::kUnitCount> unit_busy_s{}, unit_joules{};
-  chip::Traffic traffic;
-  std::array<chip::OpcodeTime, isa::kOpcodeCount> by_opcode{};
-
-  void Add(const chip::LaunchReport& report) {
-    const chip::LaunchTime& time = *report.time;
-    steps += report.stage == 0;
-    busy_s += static_cast<double>(report.end_ns - report.start_ns) * kNs;
-    traffic += time.traffic;
-    AddUnits(time.busy_s, time.unit_joules);
-    AddOpcodes(time.by_opcode);
-  }
-  void Add(const Sums& other) {
-    steps += other.steps;
-    busy_s += other.busy_s;
-    traffic += other.traffic;
-    AddUnits(other.unit_busy_s, other.unit_joules);
-    AddOpcodes(other.by_opcode);
-  }
-
- private:
-  using OfUnits = std::array<double, chip::kUnitCount>;
-
-  void AddUnits(const OfUnits& busy, const OfUnits& joules) {
-    for (size_t unit = 0; unit < chip::kUnitCount; ++unit) {
-      unit_busy_s[unit] += busy[unit];
-      unit_joules[unit] += joules[unit];
-    }
-  }
-  void AddOpcodes(const std::array<chip::OpcodeTime, isa::kOpcodeCount>& others) {
-    for (size_t op = 0; op < isa::kOpcodeCount; ++op) {
-      by_opcode[op].instructions += others[op].instructions;
-      by_opcode[op].seconds += others[op].seconds;
-      by_opcode[op].joules += others[op].joules;
-    }
-  }
-};
-
-// What the engines of one simulation share.
+// What the engines of one replica share.
 struct Shared {
-  Shared(const ServingSetup& of, int64_t pages) : setup(of), kv_pages(pages) {}
   const ServingSetup& setup;
-  const int64_t kv_pages;  // of each engine
-  std::shared_ptr<chip::Turns> turns;
-  std::mutex mutex;  // of setup.on_launch
+  const int64_t kv_pages;                                    // of each engine
+  std::function<void(const chip::LaunchReport&)> on_launch;  // thread-safe; may be null
+  std::shared_ptr<chip::Turns> turns;                        // null: there is but one
 };
 
 // One engine, with the requests that are its own.
 class Server {
  public:
-  Server(Shared& shared, int index, const Workload& workload)
-      : shared_(shared), index_(index), users_(shared.setup, workload, clock_) {}
+  Server(const Shared& shared, int index, Workload workload)
+      : shared_(shared),
+        index_(index),
+        workload_(std::move(workload)),
+        users_(shared.setup, workload_, clock_) {}
 
   Result<void> Serve() {
     const Result<void> served = Run();
@@ -215,9 +175,12 @@ class Server {
     return served;
   }
 
-  std::vector<Served> Take() { return users_.Take(); }
-  const Sums& sums() const { return sums_; }
-  int64_t preemptions() const { return preemptions_; }
+  // Adds what it did.
+  void AddTo(ServingResult& result) {
+    result.Add(totals_);
+    result.preemptions += preemptions_;
+    std::ranges::move(users_.Take(), std::back_inserter(result.requests));
+  }
 
  private:
   Result<void> Run() {
@@ -258,24 +221,22 @@ class Server {
     options.expand.routing = setup.routing;
     options.clock = &clock_;
     options.stage = {stage, setup.stage_count(), shared_.turns, index_};
-    options.with_spans = setup.on_launch != nullptr;
+    options.with_spans = shared_.on_launch != nullptr;
     options.on_launch = [this](const chip::LaunchReport& report) {
-      sums_.Add(report);
-      if (shared_.setup.on_launch) {
-        const std::lock_guard lock(shared_.mutex);
-        shared_.setup.on_launch(report);
-      }
+      totals_.Add(report);
+      if (shared_.on_launch) shared_.on_launch(report);
       if (report.stage == 0) began_ns_ = report.start_ns;
       if (report.stage + 1 == shared_.setup.stage_count()) users_.OnTime(began_ns_);
     };
     return options;
   }
 
-  Shared& shared_;
+  const Shared& shared_;
   const int index_;
+  const Workload workload_;
   VirtualClock clock_;
   Users users_;
-  Sums sums_;
+  ChipTotals totals_;
   int64_t preemptions_ = 0;
   int64_t began_ns_ = 0;  // the launch under way, at the first stage
   std::vector<std::unique_ptr<device::Device>> devices_;
@@ -304,50 +265,48 @@ Result<void> ServeAll(std::deque<Server>& servers) {
   return {};
 }
 
+// Adds what one replica did.
+Result<void> ServeReplica(const ServingSetup& setup, const Workload& workload, bool is_first,
+                          ServingResult& result) {
+  const int stages = setup.stage_count();
+  std::mutex mutex;
+  Shared shared{setup, result.kv_pages / stages, nullptr, nullptr};
+  if (stages > 1) shared.turns = std::make_shared<chip::Turns>(stages, stages);
+  if (is_first && setup.on_launch != nullptr)
+    shared.on_launch = [&](const chip::LaunchReport& report) {
+      const std::lock_guard lock(mutex);
+      setup.on_launch(report);
+    };
+  std::deque<Server> servers;
+  for (int i = 0; i < stages; ++i) servers.emplace_back(shared, i, ShareOf(workload, i, stages));
+  TRY(ServeAll(servers));
+  for (Server& server : servers) server.AddTo(result);
+  return {};
+}
+
 }  // namespace
 
 Result<ServingResult> SimulateServing(const ServingSetup& setup, const Workload& workload) {
   ServingResult result;
-  const int stages = setup.stage_count();
   TRY_ASSIGN(result.footprint, LeastRoom(setup));
   const int32_t pages = setup.program->FindRegister("pages");
   if (pages < 0) return Fail(ErrorCode::kUnsupported, "the Program is no language model");
   const auto room =
       static_cast<int64_t>(static_cast<double>(result.footprint.kv_pages) * setup.kv_memory_share);
-  result.kv_pages = std::clamp<int64_t>(setup.kv_pages > 0 ? setup.kv_pages : room, stages,
-                                        setup.program->registers[static_cast<size_t>(pages)].max);
-  Shared shared(setup, result.kv_pages / stages);
-  if (stages > 1) shared.turns = std::make_shared<chip::Turns>(stages, stages);
-  const std::vector<Workload> parts = Split(workload, stages);
-  std::deque<Server> servers;
-  for (int i = 0; i < stages; ++i) servers.emplace_back(shared, i, parts[static_cast<size_t>(i)]);
-  TRY(ServeAll(servers));
-
-  Sums sums;
+  result.kv_pages =
+      std::clamp<int64_t>(setup.kv_pages > 0 ? setup.kv_pages : room, setup.stage_count(),
+                          setup.program->registers[static_cast<size_t>(pages)].max);
+  for (int replica = 0; replica < setup.replicas; ++replica) {
+    const Workload share = ShareOf(workload, replica, setup.replicas);
+    if (!share.requests.empty()) TRY(ServeReplica(setup, share, replica == 0, result));
+  }
   double last = 0, first = std::numeric_limits<double>::infinity();
-  for (Server& server : servers) {
-    sums.Add(server.sums());
-    result.preemptions += server.preemptions();
-    for (Served& served : server.Take()) {
-      first = std::min(first, served.arrived_s);
-      last = std::max(last, served.done_s);
-      result.requests.push_back(served);
-    }
+  for (const Served& served : result.requests) {
+    first = std::min(first, served.arrived_s);
+    last = std::max(last, served.done_s);
   }
-  std::ranges::stable_sort(result.requests, {}, &Served::arrived_s);
-  result.seconds = last - first;
-  result.steps = sums.steps;
-  result.busy_s = sums.busy_s / stages;
-  result.traffic = sums.traffic;
-  result.traffic *= 1.0 / stages;
-  double joules = 0;
-  for (size_t unit = 0; unit < chip::kUnitCount; ++unit) {
-    result.unit_busy_s[unit] = sums.unit_busy_s[unit] / stages;
-    result.unit_joules[unit] = sums.unit_joules[unit] / stages;
-    joules += sums.unit_joules[unit];
-  }
-  result.by_opcode = sums.by_opcode;
-  result.joules = setup.ranks * (joules + stages * setup.chip.idle_w.value * result.seconds);
+  result.seconds = std::max(last - first, 0.0);
+  result.joules = result.Joules(setup, result.seconds);
   return result;
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxTraceBytes = size_t{1} << 30;
 constexpr double kMaxTokens = 1 << 24;
+constexpr double kMaxSeconds = 1e9;  // and groups of prefixes
 
 std::vector<std::string> Cells(const std::string& line) {
   std::vector<std::string> cells;
@@ -24,6 +25,68 @@ std::vector<std::string> Cells(const std::string& line) {
     cells.push_back(begin == std::string::npos ? "" : cell.substr(begin, end - begin + 1));
   }
   return cells;
+}
+
+// One line of a CSV file, by the names of its header.
+class Row {
+ public:
+  Row(std::string place, const std::map<std::string, size_t>& columns,
+      std::vector<std::string> cells)
+      : place_(std::move(place)), columns_(columns), cells_(std::move(cells)) {}
+
+  bool Has(const char* name) const { return columns_.contains(name); }
+
+  Result<double> Get(const char* name, double least, double most) const {
+    const auto column = columns_.find(name);
+    const std::string cell = column != columns_.end() && column->second < cells_.size()
+                                 ? cells_[column->second]
+                                 : std::string();
+    double value = 0;
+    const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
+    if (error == std::errc() && end == cell.data() + cell.size() && value >= least && value <= most)
+      return value;
+    return Fail(ErrorCode::kInvalidArgument,
+                place_ + name + " is '" + cell + "', not a number from " +
+                    std::to_string(static_cast<int64_t>(least)) + " to " +
+                    std::to_string(static_cast<int64_t>(most)));
+  }
+
+ private:
+  std::string place_;  // "requests.csv:3: "
+  const std::map<std::string, size_t>& columns_;
+  std::vector<std::string> cells_;
+};
+
+// A request a line, in the order of time. `needed`: columns that the header must have.
+Result<Workload> ReadCsv(const std::filesystem::path& path, const std::vector<std::string>& needed,
+                         Result<Arrival> (*read)(const Row&)) {
+  TRY_ASSIGN(const std::string text, ReadFile(path, kMaxTraceBytes));
+  std::stringstream lines(text);
+  std::string line;
+  int64_t number = 1;
+  const auto place = [&] { return path.string() + ":" + std::to_string(number) + ": "; };
+  const auto bad = [&](const std::string& message) {
+    return Fail(ErrorCode::kInvalidArgument, place() + message);
+  };
+  if (!std::getline(lines, line)) {
+    std::string header;
+    for (const std::string& name : needed) header += (header.empty() ? "" : ",") + name;
+    return bad("is empty; expected a header " + header);
+  }
+  std::map<std::string, size_t> columns;
+  for (const std::string& cell : Cells(line)) columns.emplace(cell, columns.size());
+  for (const std::string& name : needed)
+    if (!columns.contains(name)) return bad("has no column '" + name + "'");
+  Workload workload;
+  while (std::getline(lines, line)) {
+    ++number;
+    std::vector<std::string> cells = Cells(line);
+    if (cells.empty()) continue;
+    TRY_ASSIGN(workload.requests.emplace_back(), read(Row(place(), columns, std::move(cells))));
+  }
+  if (workload.requests.empty()) return bad("has no requests");
+  std::ranges::stable_sort(workload.requests, {}, &Arrival::at_s);
+  return workload;
 }
 
 }  // namespace
@@ -45,67 +108,42 @@ Workload PoissonArrivals(double rate, int64_t count, int32_t input, int32_t outp
   return workload;
 }
 
-std::vector<Workload> Split(const Workload& workload, int parts) {
-  std::vector<Workload> split(static_cast<size_t>(parts));
-  for (int32_t user = 0; user < workload.concurrency; ++user)
-    ++split[static_cast<size_t>(user % parts)].concurrency;
-  // Of a closed loop, those without a user take nothing.
-  const int servers = workload.concurrency > 0 ? std::min(parts, workload.concurrency) : parts;
-  for (size_t i = 0; i < workload.requests.size(); ++i)
-    split[i % static_cast<size_t>(servers)].requests.push_back(workload.requests[i]);
-  return split;
-}
-
 Result<Workload> ReadTrace(const std::filesystem::path& path) {
-  TRY_ASSIGN(const std::string text, ReadFile(path, kMaxTraceBytes));
-  std::stringstream lines(text);
-  std::string line;
-  int64_t number = 1;
-  const auto bad = [&](const std::string& message) {
-    return Fail(ErrorCode::kInvalidArgument,
-                path.string() + ":" + std::to_string(number) + ": " + message);
-  };
-  if (!std::getline(lines, line)) return bad("is empty; expected a header at_s,input,output");
-  std::map<std::string, size_t> columns;
-  for (const std::string& cell : Cells(line)) columns.emplace(cell, columns.size());
-  for (const char* name : {"at_s", "input", "output"})
-    if (!columns.contains(name)) return bad(std::string("has no column '") + name + "'");
-  Workload workload;
-  while (std::getline(lines, line)) {
-    ++number;
-    const std::vector<std::string> cells = Cells(line);
-    if (cells.empty()) continue;
-    const auto get = [&](const char* name, double least, double most) -> Result<double> {
-      const auto column = columns.find(name);
-      const std::string cell = column != columns.end() && column->second < cells.size()
-                                   ? cells[column->second]
-                                   : std::string();
-      double value = 0;
-      const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-      if (error != std::errc() || end != cell.data() + cell.size() || !(value >= least) ||
-          value > most)
-        return bad(std::string(name) + " is '" + cell + "', not a number from " +
-                   std::to_string(static_cast<int64_t>(least)) + " to " +
-                   std::to_string(static_cast<int64_t>(most)));
-      return value;
-    };
+  return ReadCsv(path, {"at_s", "input", "output"}, [](const Row& row) -> Result<Arrival> {
     Arrival arrival;
-    TRY_ASSIGN(arrival.at_s, get("at_s", 0, 1e9));
-    TRY_ASSIGN(const double input, get("input", 1, kMaxTokens));
-    TRY_ASSIGN(const double output, get("output", 1, kMaxTokens));
+    TRY_ASSIGN(arrival.at_s, row.Get("at_s", 0, kMaxSeconds));
+    TRY_ASSIGN(const double input, row.Get("input", 1, kMaxTokens));
+    TRY_ASSIGN(const double output, row.Get("output", 1, kMaxTokens));
     arrival.input = static_cast<int32_t>(input);
     arrival.output = static_cast<int32_t>(output);
-    if (columns.contains("prefix_group") && columns.contains("prefix_tokens")) {
-      TRY_ASSIGN(const double group, get("prefix_group", -1, 1e9));
-      TRY_ASSIGN(const double tokens, get("prefix_tokens", 0, kMaxTokens));
+    if (row.Has("prefix_group") && row.Has("prefix_tokens")) {
+      TRY_ASSIGN(const double group, row.Get("prefix_group", -1, kMaxSeconds));
+      TRY_ASSIGN(const double tokens, row.Get("prefix_tokens", 0, kMaxTokens));
       arrival.prefix_group = static_cast<int32_t>(group);
       arrival.prefix_tokens = static_cast<int32_t>(std::min(tokens, input));
     }
-    workload.requests.push_back(arrival);
-  }
-  if (workload.requests.empty()) return bad("has no requests");
-  std::ranges::stable_sort(workload.requests, {}, &Arrival::at_s);
-  return workload;
+    return arrival;
+  });
+}
+
+Result<Workload> ReadQueries(const std::filesystem::path& path) {
+  return ReadCsv(path, {"at_s", "items"}, [](const Row& row) -> Result<Arrival> {
+    Arrival arrival;
+    TRY_ASSIGN(arrival.at_s, row.Get("at_s", 0, kMaxSeconds));
+    TRY_ASSIGN(const double items, row.Get("items", 1, kMaxTokens));
+    arrival.input = static_cast<int32_t>(items);
+    return arrival;
+  });
+}
+
+Workload ShareOf(const Workload& workload, int replica, int replicas) {
+  const auto count = static_cast<size_t>(replicas), mine = static_cast<size_t>(replica);
+  const auto users = static_cast<size_t>(workload.concurrency);
+  Workload share;
+  for (size_t user = mine; user < users; user += count) ++share.concurrency;
+  for (size_t i = 0; i < workload.requests.size(); ++i)
+    if ((users > 0 ? i % users : i) % count == mine) share.requests.push_back(workload.requests[i]);
+  return share;
 }
 
 }  // namespace millpower::plan

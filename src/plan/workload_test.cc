@@ -44,20 +44,6 @@ TEST_F(Trace, NamesLineAndColumn) {
   EXPECT_NE(message("at_s,input,output\n").find("no requests"), std::string::npos);
 }
 
-TEST(Workload, PartsTakeTurns) {
-  Workload open = PoissonArrivals(5, 7, 8, 8, 3);
-  const auto parts = Split(open, 3);
-  ASSERT_EQ(parts.size(), 3u);
-  EXPECT_EQ(parts[0].requests.size(), 3u);
-  EXPECT_EQ(parts[2].requests.size(), 2u);
-  EXPECT_EQ(parts[1].requests[1].at_s, open.requests[4].at_s);
-  const auto closed = Split(ClosedLoop(2, 10, 8, 8), 3);  // fewer users than parts
-  EXPECT_EQ(closed[0].concurrency, 1);
-  EXPECT_EQ(closed[1].concurrency, 1);
-  EXPECT_EQ(closed[1].requests.size(), 5u);
-  EXPECT_TRUE(closed[2].requests.empty());
-}
-
 TEST(Workload, PoissonGapsHaveTheirMean) {
   const Workload workload = PoissonArrivals(50, 20000, 8, 8, 3);
   EXPECT_NEAR(workload.requests.back().at_s, 20000 / 50.0, 0.05 * 400);

@@ -17,15 +17,8 @@ namespace {
 
 // What others have where everything is leased.
 constexpr double kLeastRest = 0.01;
-constexpr int64_t kNever = INT64_MAX;
 constexpr int64_t kWarmUpNs = 2'000'000;
 constexpr device::LaunchClass kWarmUpClass = device::kLaunchClasses - 1;
-
-int64_t UnixMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 void Count(Timing& timing, int64_t ns, int64_t count = 1) {
   timing.count += count;
@@ -151,6 +144,7 @@ void Runner::Stop(int64_t timeout_ns) {
     const int64_t stop_ns = clock_.NowNs() + timeout_ns;
     stop_ns_ = stopping_ ? std::min(stop_ns_, stop_ns) : stop_ns;
     stopping_ = true;
+    ++calls_;
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
@@ -197,6 +191,7 @@ Result<void> Runner::Submit(Request request, Callback callback) {
       return refuse({ErrorCode::kNoCapacity,
                      fmt::format("the queue of model '{}' is full", model_->name), ""});
     }
+    ++calls_;
     ++waiting_;
     ++waiting_of_[caller];
     waiting_bytes_ += pending.size_bytes;
@@ -234,6 +229,7 @@ Result<void> Runner::UpdateRows(const RowUpdate& update) {
       std::lock_guard lock(mutex_);
       if (stopping_) return std::unexpected(ErrorOf(ErrorCode::kUnavailable));
       updates_.push_back(&made);
+      ++calls_;
     }
     wake_.notify_one();
     return done.get();
@@ -265,13 +261,13 @@ void Runner::Loop() {
     if (ApplyUpdate(lock) || RefuseOverdue(lock)) continue;
     if (waiting_ == 0) {
       if (stopping_) return;
-      wake_.wait(lock);
+      Wait(lock, kNeverNs);
       continue;
     }
     const int64_t now_ns = clock_.NowNs();
     const int64_t until_ns = Choose(now_ns);
     if (until_ns > now_ns) {
-      wake_.wait_for(lock, std::chrono::nanoseconds(until_ns - now_ns));
+      Wait(lock, until_ns);
       continue;
     }
     TakeChosen();
@@ -280,6 +276,10 @@ void Runner::Loop() {
     batch_.clear();
     lock.lock();
   }
+}
+
+void Runner::Wait(std::unique_lock<std::mutex>& lock, int64_t until_ns) {
+  clock_.WaitUntil(lock, wake_, until_ns, [this, seen = calls_] { return calls_ != seen; });
 }
 
 bool Runner::ApplyUpdate(std::unique_lock<std::mutex>& lock) {
@@ -342,7 +342,7 @@ void Runner::Refuse(Refusal refusal) {
 int64_t Runner::Choose(int64_t now_ns) {
   batcher_.Clear();
   chosen_.clear();
-  int64_t due_ns = kNever;
+  int64_t due_ns = kNeverNs;
   for (int i = 0; i < device::kLaunchClasses; ++i) {
     const Requests& queue = queue_[static_cast<size_t>(i)];
     for (size_t j = 0; j < queue.size() && !batcher_.is_full(); ++j) {
@@ -450,7 +450,7 @@ void Runner::Finish(Pending& pending, Result<Answer> answer) {
     std::lock_guard lock(stats_mutex_);
     Count(answer ? stats_.success : stats_.fail, elapsed_ns);
     Count(stats_.request_durations, elapsed_ns);
-    stats_.last_unix_ms = UnixMs();
+    stats_.last_unix_ms = clock_.UnixMs();
   }
   pending.callback(std::move(answer));
 }

@@ -68,6 +68,8 @@ class Runner {
   // Under the lock. Whether something was done, which needs another look at everything.
   bool ApplyUpdate(std::unique_lock<std::mutex>& lock);
   bool RefuseOverdue(std::unique_lock<std::mutex>& lock);
+  // Until a call of others, or a moment of the clock.
+  void Wait(std::unique_lock<std::mutex>& lock, int64_t until_ns);
   // Chooses who shares the next launch; 0: go on now, else when to, unless others come.
   int64_t Choose(int64_t now_ns);
   void TakeChosen();
@@ -102,6 +104,7 @@ class Runner {
   std::vector<Update*> updates_;
   int64_t waiting_ = 0, waiting_bytes_ = 0;
   std::unordered_map<std::string, int64_t> waiting_of_;  // by caller
+  int64_t calls_ = 0;  // that change any of this: what the thread, when it waits, waits for
   bool stopping_ = false;
   int64_t stop_ns_ = 0;  // what has not begun by then is refused
 

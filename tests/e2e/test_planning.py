@@ -161,9 +161,113 @@ def test_experts_as_they_were_recorded(tmp_path):
 def test_slo_finds_a_number_of_chips():
     easy = simulated("--chip", "h100", "--slo", "ttft_p99_s=10")
     assert easy["chips"] == 1 and easy["tried"][-1]["meets"]
-    never = simulated("--chip", "h100", "--slo", "tpot_p50_ms=0.000001")
+    never = simulated("--chip", "h100", "--max-chips", "4", "--slo", "tpot_p50_ms=0.000001")
     assert never["chips"] is None and never["tried"]
     assert not any(tried["meets"] for tried in never["tried"])
+    # All that four chips can be: replicas, and groups.
+    layouts = {(tried["replicas"], tried["chips_per_replica"]) for tried in never["tried"]}
+    assert {(1, 1), (2, 1), (1, 2), (1, 4)} <= layouts and all(n * size <= 4 for n, size in layouts)
+    table = output("simulate", *USERS, "--chip", "h100", "--max-chips", "4", "--slo", "tpot_p50_ms=0.000001")
+    assert "no layout of up to 4 chips meets tpot_p50_ms=0.000001" in table
+
+
+def test_replicas_share_a_load_that_is_too_much_for_one():
+    load = ["simulate", "--model", "qwen3-0.6b", "--input", "2048", "--output", "16", "--rate", "200", "--requests",
+            "200", "--chip", "h100", "--json"]
+    one, four = (json.loads(output(*load, "--replicas", n)) for n in ("1", "4"))
+    assert (four["chips"], four["replicas"], four["chips_per_replica"]) == (4, 4, 1)
+    assert four["report"]["requests"] == one["report"]["requests"] == 200
+    assert four["report"]["end_to_end_s"]["p99"] < one["report"]["end_to_end_s"]["p99"]
+    bound = (one["report"]["end_to_end_s"]["p99"] + four["report"]["end_to_end_s"]["p99"]) / 2
+    found = json.loads(output(*load, "--slo", f"e2e_p99_s={bound}"))
+    assert 1 < found["chips"] <= 4 and found["usd_per_hour"] > 0
+    best = found["replicas"], found["chips_per_replica"]
+    tried = {(t["replicas"], t["chips_per_replica"]): t for t in found["tried"]}
+    assert tried[best]["meets"] and not tried[1, 1]["meets"] and tried[1, 1]["missed"]
+    assert found["chips_high"] <= found["chips"] <= (found["chips_low"] or 64)
+
+
+QUERIES = ["--model", "dlrm-kaggle", "--items", "64", "--requests", "300"]
+
+
+def test_a_recommender_is_simulated():
+    flags = ["simulate", *QUERIES, "--rate", "3000", "--chip", "h100", "--opcodes"]
+    table = output(*flags)
+    for line in ("latency p99", "queries/s", "items/s", "items/launch", "bottleneck", "mgCO2e/query", "$/M queries",
+                 "$/M items", "embedding_bag"):
+        assert line in table, table
+    assert "TTFT" not in table and "KV memory" not in table
+    planned = json.loads(output(*flags, "--json"))
+    report = planned["report"]
+    assert report["requests"] == 300 and report["items"] == 300 * 64
+    assert 0 < report["latency_s"]["p50"] <= report["latency_s"]["p90"] <= report["latency_s"]["p99"]
+    assert all(0 <= part <= 1.0001 for part in report["utilisation"].values())
+    assert report["joules_per_query"] > 0 and report["usd_per_million_items"] > 0
+    assert planned["low"]["latency_s"]["p99"] >= report["latency_s"]["p99"] >= planned["high"]["latency_s"]["p99"]
+    assert planned["fits"]["weight_bytes"] > 33_762_577 * 16 * 4  # the tables
+    again = json.loads(output(*flags, "--json"))
+    assert planned.pop("host_seconds") >= 0 and again.pop("host_seconds") >= 0
+    assert planned == again
+
+
+def test_queries_wait_for_company_as_long_as_allowed():
+    flags = ["simulate", *QUERIES, "--rate", "3000", "--chip", "h100", "--json"]
+    now, later = (json.loads(output(*flags, "--max-queue-delay-us", delay))["report"] for delay in ("0", "5000"))
+    assert later["items_per_launch"] > 4 * now["items_per_launch"]
+    assert 0.005 < later["latency_s"]["p90"] < 0.02
+
+
+def test_tables_that_do_not_fit_show_the_arithmetic():
+    flags = ["simulate", "--model", "dcnv2-mlperf", "--requests", "50", "--concurrency", "2", "--chip", "h100"]
+    message = refused(*flags)
+    assert "does not fit" in message and "104." in message and "GB of weights" in message
+    assert "latency p99" in output(*flags, "--tables", "bf16")
+    assert "tables are not split" in refused(*flags, "--chips", "2", "--tables", "int8")
+
+
+def test_a_file_of_queries(tmp_path):
+    trace = tmp_path / "queries.csv"
+    trace.write_text("at_s,items\n0.5,10\n0,700\n0.001,20\n")
+    flags = ["simulate", "--model", "dlrm-kaggle", "--requests-file", str(trace), "--json"]
+    report = json.loads(output(*flags))["report"]
+    assert report["requests"] == 3 and report["items"] == 730 and 0.5 < report["seconds"] < 0.6
+    assert "at most 512" in refused(*flags, "--max-batch", "512")
+    trace.write_text("at_s,input,output\n0,1,4\n")
+    assert f"{trace}:1: has no column 'items'" in refused(*flags)
+    trace.write_text("at_s,items\n0,many\n")
+    assert f"{trace}:2: items is 'many'" in refused(*flags)
+
+
+def test_how_many_chips_queries_need():
+    flags = ["simulate", *QUERIES[:-1], "2000", "--chip", "a100", "--rate", "20000", "--json", "--slo"]
+    found = json.loads(output(*flags, "p99_ms=2"))
+    assert found["chips"] == found["replicas"] > 1 and found["chips_per_replica"] == 1
+    assert found["tried"][0]["missed"]
+    assert json.loads(output(*flags, "p99_ms=0.001", "--max-chips", "3"))["chips"] is None
+    assert "p50, p90, p99" in refused(*flags, "ttft_p99_s=1")
+
+
+def test_a_recommender_from_a_file_needs_no_weights(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node
+    table = onnx.TensorProto(name="table", data_type=onnx.TensorProto.FLOAT, dims=[100000, 32],
+                             data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", "not-there.data"), ("offset", "0"), ("length", str(100000 * 32 * 4))):
+        table.external_data.add(key=key, value=value)
+    one = onnx.numpy_helper.from_array(__import__("numpy").array([1], "int64"), "one")
+    graph = onnx.helper.make_graph(
+        [node("Gather", ["table", "ids"], ["rows"], axis=0), node("ReduceSum", ["rows", "one"], ["sum"], keepdims=0)],
+        "small", [onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["batch", 8])],
+        [onnx.helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, ["batch", 32])], [table, one])
+    path = tmp_path / "small.onnx"
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)],
+                                            ir_version=9).SerializeToString())
+    flags = ["simulate", "--model", str(path), "--requests", "20", "--items", "100", "--json"]
+    planned = json.loads(output(*flags))
+    assert planned["report"]["items"] == 2000 and planned["fits"]["weight_bytes"] >= 100000 * 32 * 4
+    trace = tmp_path / "trace.json"
+    output(*flags, "--trace", str(trace))
+    assert "embedding_bag" in {event["name"] for event in json.loads(trace.read_text())}
 
 
 COMPARE = ["compare", *USERS, "--chips", "h100,millpower-1x2,a100"]
@@ -219,3 +323,22 @@ def test_the_plot_is_well_formed_and_inside_its_axes(tmp_path):
         order = sorted(range(6), key=lambda i: points[i][axis])
         assert all(places[a][axis] <= places[b][axis] + 0.11 for a, b in zip(order, order[1:]))
     assert "cannot write" in refused(*COMPARE, "--sweep", "1", "--svg", str(tmp_path / "none" / "plot.svg"))
+
+
+def test_compare_recommenders_and_size_each_chip(tmp_path):
+    path = tmp_path / "plot.svg"
+    flags = ["compare", *QUERIES, "--chips", "h100,millpower-1", "--rate", "3000", "--json"]
+    compared = json.loads(output(*flags, "--svg", str(path), "--sweep", "1,4"))
+    for chip in compared["chips"]:
+        assert chip["report"]["queries_per_s"] > 0 and chip["kwh_per_million_queries"] > 0
+    assert all(point["latency_p99_ms"] > 0 for line in compared["sweep"] for point in line["points"])
+    texts = [text.text for text in ElementTree.parse(path).getroot().iter("{http://www.w3.org/2000/svg}text")]
+    assert "queries a second" in texts and "64 items a query" in " ".join(texts)
+
+    sized = json.loads(output(*flags[:-3], "--rate", "30000", "--json", "--slo", "p99_ms=2", "--max-chips", "16"))
+    for chip in sized["chips"]:
+        alone = json.loads(output("simulate", *QUERIES, "--rate", "30000", "--chip", chip["chip"], "--slo", "p99_ms=2",
+                                  "--max-chips", "16", "--json"))
+        assert chip["chips"] == alone["chips"] and chip["report"]["latency_s"]["p99"] <= 0.002
+    never = json.loads(output(*flags, "--slo", "p99_ms=0.0001", "--max-chips", "2"))
+    assert all("no layout of up to 2 chips" in chip["error"] for chip in never["chips"])

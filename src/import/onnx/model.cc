@@ -6,21 +6,9 @@
 #include "base/mapped_file.h"
 #include "import/onnx/importer.h"
 #include "import/onnx/tensors.h"
+#include "import/tensor/ports.h"
 
 namespace millpower::import {
-namespace {
-
-std::vector<Port> Ports(const std::vector<TensorBuilder::Named>& names, const ir::Graph& graph) {
-  std::vector<Port> ports;
-  for (const TensorBuilder::Named& named : names) {
-    const ir::Value& value = graph.value(graph.FindValue(named.value));
-    ports.push_back({named.public_name, named.value, value.dtype, false, value.shape});
-  }
-  return ports;
-}
-
-}  // namespace
-
 Result<TensorModel> ParseOnnx(std::span<const std::byte> bytes, const std::filesystem::path& folder,
                               const TensorOptions& options) {
   auto proto = std::make_unique<onnx::ModelProto>();
@@ -33,8 +21,8 @@ Result<TensorModel> ParseOnnx(std::span<const std::byte> bytes, const std::files
   TRY_ASSIGN(TensorBuilder::Built built, std::move(builder).Build());
   TensorModel model;
   model.format = "onnx";
-  model.inputs = Ports(built.inputs, built.graph);
-  model.outputs = Ports(built.outputs, built.graph);
+  model.inputs = PortsOf(built.inputs, built.graph);
+  model.outputs = PortsOf(built.outputs, built.graph);
   model.graph = std::move(built.graph);
   model.weights = std::move(tensors);
   model.operators = importer.operators();
