@@ -9,11 +9,11 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <thread>
 
 #include "base/mapped_file.h"
 #include "base/rng.h"
+#include "base/test_wait.h"
 
 namespace millpower {
 namespace {
@@ -25,15 +25,6 @@ int64_t FileBytes() {
   int64_t total = 0, resident = 0, of_files = 0;
   file >> total >> resident >> of_files;
   return of_files * ::sysconf(_SC_PAGESIZE);
-}
-
-bool Within(std::chrono::seconds limit, const std::function<bool()>& is_so) {
-  const auto end = std::chrono::steady_clock::now() + limit;
-  while (!is_so()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
 }
 
 // A file of 64-bit numbers, each its own index, mapped.
@@ -73,11 +64,11 @@ TEST_F(PageKeeperTest, TakesBackWhatIsBeyondTheBound) {
   ASSERT_TRUE(keeper) << keeper.error().message;
   const auto pages = (*keeper)->Keep(file_, {file_->bytes()});
   const int64_t before = FileBytes();
-  ASSERT_TRUE(Within(std::chrono::seconds(20), [&] {
+  ASSERT_TRUE(Eventually([&] {
     ReadAll();
     return (*keeper)->stats().given_back_bytes >= 48 * kMiB;
   }));
-  EXPECT_TRUE(Within(std::chrono::seconds(10), [&] { return FileBytes() - before <= 32 * kMiB; }));
+  EXPECT_TRUE(Eventually([&] { return FileBytes() - before <= 32 * kMiB; }));
   const PageKeeper::Stats stats = (*keeper)->stats();
   EXPECT_EQ(stats.mapped_bytes, kFileBytes);
   EXPECT_LE(stats.resident_bytes, 32 * kMiB);
@@ -110,15 +101,14 @@ TEST_F(PageKeeperTest, NeverTakesWhatWasWritten) {
         std::as_bytes(std::span(const_cast<const uint64_t*>(numbers()) + written.back(), 1)));
     numbers()[written.back()] = ~written.back();
   }
-  ASSERT_TRUE(Within(std::chrono::seconds(20), [&] {
+  ASSERT_TRUE(Eventually([&] {
     ReadAll();
     return (*keeper)->stats().given_back_bytes > 64 * kMiB;
   }));
   stop = true;
   for (const uint64_t at : written) ASSERT_EQ(numbers()[at], ~at) << "of seed 2";
   EXPECT_GT((*keeper)->stats().written_bytes, 8 * kMiB);
-  EXPECT_TRUE(Within(std::chrono::seconds(10),
-                     [&] { return (*keeper)->stats().resident_bytes <= 40 * kMiB; }));
+  EXPECT_TRUE(Eventually([&] { return (*keeper)->stats().resident_bytes <= 40 * kMiB; }));
 }
 
 TEST_F(PageKeeperTest, OutlivesNeitherWay) {

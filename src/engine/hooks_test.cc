@@ -393,7 +393,7 @@ TEST(Hooks, ALedgerThatNeverAnswersHoldsNothingUp) {
       EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(50));
     }
     served.reset();
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::minutes(1));
     for (const char* id : {"ends", "stops", "asks"}) {
       const Output output = inbox.Get(id);
       EXPECT_EQ(output.finish, FinishReason::kError) << id;

@@ -554,7 +554,7 @@ TEST(LlmEngine, DrainLetsTheLiveOnesFinish) {
 
 Hooked Slowly() {
   return {.submit = [](int64_t, const device::Launch&) -> Result<void> {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // of 70 steps
     return {};
   }};
 }

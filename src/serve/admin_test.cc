@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/test_wait.h"
 #include "serve/service.h"
 #include "serve/test_client.h"
 #include "serve/test_model.h"
@@ -104,13 +105,6 @@ class AdminTest : public testing::Test {
     client.Post("/v1/completions",
                 Json{{"model", model}, {"prompt", "x"}, {"max_tokens", max_tokens}}.dump());
     return client.Read().value();
-  }
-  bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 5000; ++i) {
-      if (condition()) return true;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return false;
   }
 
   const Folder root_;

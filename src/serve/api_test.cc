@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "base/json.h"
+#include "base/test_wait.h"
 #include "serve/service.h"
 #include "serve/test_client.h"
 #include "serve/test_model.h"
@@ -78,13 +79,6 @@ class ApiTest : public testing::Test {
     }
     EXPECT_EQ(rest, "data: [DONE]\n\n");
     return events;
-  }
-  bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 5000; ++i) {
-      if (condition()) return true;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return false;
   }
 
   std::mutex mutex_;
@@ -730,14 +724,17 @@ TEST_F(ApiTest, SaysTooManyWhenTheQueueIsFull) {
 
 TEST_F(ApiTest, StopsWithinAStepOfADisconnect) {
   Answer(std::string(900, 'x'));
-  model_.engine.SetStepDelay(milliseconds(20));
+  model_.engine.SetStepDelay(milliseconds(5));
   TestClient client(service_.port());
   client.Post("/v1/chat/completions", ChatBody({{"stream", true}}).dump());
   ASSERT_TRUE(client.ReadUntil("\"x\""));
-  const int64_t before = model_.engine.Stats().generated_tokens;
+  model_.engine.SetStepDelay(FakeEngine::kForEver);
   client.Close();
+  ASSERT_TRUE(Eventually([&] { return model_.engine.cancel_calls() == 1; }));
+  const int64_t before = model_.engine.Stats().generated_tokens;
+  model_.engine.SetStepDelay(milliseconds(0));
   ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_cancelled == 1; }));
-  EXPECT_LE(model_.engine.Stats().generated_tokens, before + 2);
+  EXPECT_LE(model_.engine.Stats().generated_tokens, before + 1);  // one may have been under way
   EXPECT_TRUE(Eventually([&] {
     return Get("/metrics")
         .body.contains("millpower_http_requests_total{route=\"chat\",status=\"499\"} 1");
@@ -748,11 +745,14 @@ TEST_F(ApiTest, TurnsDeviceFaultsIntoErrors) {
   model_.engine.FailNext();
   EXPECT_EQ(Post("/v1/chat/completions", ChatBody().dump()).status, 500);
 
-  model_.engine.SetStepDelay(milliseconds(30));
+  Answer(std::string(900, 'x'));
+  model_.engine.SetStepDelay(milliseconds(5));
   TestClient client(service_.port());
   client.Post("/v1/chat/completions", ChatBody({{"stream", true}}).dump());
-  ASSERT_TRUE(client.ReadUntil("\"H\""));
+  ASSERT_TRUE(client.ReadUntil("\"x\""));
+  model_.engine.SetStepDelay(FakeEngine::kForEver);
   model_.engine.FailNext();
+  model_.engine.SetStepDelay(milliseconds(0));
   EXPECT_TRUE(client.ReadUntil("the device failed"));
   EXPECT_TRUE(client.ReadUntil("data: [DONE]"));
 }

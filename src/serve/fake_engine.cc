@@ -41,9 +41,17 @@ Result<void> FakeEngine::Submit(engine::Request request, engine::Sink sink) {
   return {};
 }
 
+void FakeEngine::SetStepDelay(std::chrono::milliseconds delay) {
+  std::lock_guard lock(mutex_);
+  delay_ = delay;
+  is_delay_new_ = true;
+  delay_changed_.notify_all();
+}
+
 void FakeEngine::Cancel(const std::string& id) {
   std::lock_guard lock(mutex_);
   if (const auto found = live_.find(id); found != live_.end()) found->second.cancelled = true;
+  ++cancel_calls_;
 }
 
 void FakeEngine::SetShares(std::vector<engine::CallerShare> shares) {
@@ -195,10 +203,17 @@ void FakeEngine::Advance(const std::string& id, Live& live) {
   }
 }
 
+void FakeEngine::Pause(std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  do {
+    is_delay_new_ = false;
+  } while (delay_changed_.wait_for(lock, stop, delay_ + std::chrono::microseconds(100),
+                                   [this] { return is_delay_new_; }));
+}
+
 void FakeEngine::Loop(std::stop_token stop) {
   while (!stop.stop_requested()) {
-    std::this_thread::sleep_for(std::max(delay_.load(), std::chrono::milliseconds(0)) +
-                                std::chrono::microseconds(100));
+    Pause(stop);
     std::vector<std::string> ids;
     {
       std::lock_guard lock(mutex_);

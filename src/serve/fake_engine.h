@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,8 +29,10 @@ class FakeEngine final : public engine::Engine {
              engine::Hooks* hooks = nullptr);
   ~FakeEngine() override;
 
-  // Time between steps; none at first.
-  void SetStepDelay(std::chrono::milliseconds delay) { delay_ = delay; }
+  // Time between steps; none at first. It ends the delay that is under way, so that a test can hold
+  // an engine still with kForEver until it has seen what it waits for.
+  static constexpr std::chrono::milliseconds kForEver = std::chrono::hours(1);
+  void SetStepDelay(std::chrono::milliseconds delay);
   // Fails every live request at its next step, once.
   void FailNext() { fail_next_ = true; }
   // Ends every request with kBudget after so many tokens.
@@ -49,6 +52,8 @@ class FakeEngine final : public engine::Engine {
   engine::Request last_request() const;
   // Those set last.
   std::vector<engine::CallerShare> shares() const;
+  // How often Cancel was called.
+  int64_t cancel_calls() const { return cancel_calls_; }
 
  private:
   // What hooks answered; they may do so when the engine is gone.
@@ -72,6 +77,7 @@ class FakeEngine final : public engine::Engine {
   };
 
   void Loop(std::stop_token stop);
+  void Pause(std::stop_token stop);
   // The engine's thread alone changes what is live, so that references stay good without the lock.
   void Advance(const std::string& id, Live& live);
   engine::Delta Step(Live& live);
@@ -86,10 +92,10 @@ class FakeEngine final : public engine::Engine {
   engine::Observer* const observer_;
   engine::Hooks* const hooks_;
   const std::shared_ptr<Mail> mail_ = std::make_shared<Mail>();
-  std::atomic<std::chrono::milliseconds> delay_{std::chrono::milliseconds(0)};
   std::atomic<bool> fail_next_{false};
   std::atomic<int64_t> budget_{INT64_MAX};
   std::atomic<int64_t> cached_tokens_{0};
+  std::atomic<int64_t> cancel_calls_{0};
 
   mutable std::mutex mutex_;
   std::map<std::string, Live> live_;
@@ -97,6 +103,9 @@ class FakeEngine final : public engine::Engine {
   std::vector<engine::Request> requests_;
   std::vector<engine::CallerShare> shares_;
   bool draining_ = false;
+  std::chrono::milliseconds delay_{0};
+  bool is_delay_new_ = false;
+  std::condition_variable_any delay_changed_;
   std::jthread thread_;
 };
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "base/test_wait.h"
 #include "ledger/test_ledger.h"
 #include "serve/lease_keeper.h"
 #include "serve/service.h"
@@ -30,14 +31,6 @@ using testing::Not;
 constexpr Micros kOne = 1'000'000;  // of a rate: a micro-unit for each
 
 Json Object(std::string_view text) { return ParseJson(text).value(); }
-
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 5000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  return false;
-}
 
 // Time flies while it lives: a second in a millisecond.
 class PassingTime {
@@ -445,7 +438,7 @@ TEST_F(MeteringTest, TellsTheEndOnlyWhenItIsPosted) {
   for (const bool stream : {false, true})
     for (const char* stop : {"none of it", "end"}) {
       TestClient client(service_.port());
-      model_.engine.SetStepDelay(milliseconds(20));
+      model_.engine.SetStepDelay(FakeEngine::kForEver);
       client.Post("/v1/completions", Body({{"stream", stream}, {"stop", stop}}).dump(),
                   books_.secret);
       ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running == 1; }));
@@ -470,7 +463,7 @@ TEST_F(MeteringTest, TellsTheEndOnlyWhenItIsPosted) {
 TEST_F(MeteringTest, TellsAnErrorWhenItCannotBePosted) {
   Answer(std::string(40, 'x'));
   for (const bool stream : {true, false}) {
-    model_.engine.SetStepDelay(milliseconds(20));
+    model_.engine.SetStepDelay(FakeEngine::kForEver);
     TestClient client(service_.port());
     client.Post("/v1/completions", Body({{"stream", stream}}).dump(), books_.secret);
     ASSERT_TRUE(Eventually([&] { return model_.engine.Stats().requests_running > 0; }));
@@ -644,6 +637,7 @@ TEST_F(MeteringTest, LimitsRequestsAtATime) {
     TestClient client(service_.port());
     client.Post("/v1/completions", Body({{"stream", true}}).dump(), books_.secret);
     ASSERT_TRUE(client.ReadUntil("\"x\""));
+    model_.engine.SetStepDelay(FakeEngine::kForEver);
     const TestResponse response = Complete();
     EXPECT_EQ(response.status, 429);
     EXPECT_EQ(response.headers.at("retry-after"), "1");

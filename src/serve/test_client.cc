@@ -11,7 +11,7 @@
 namespace millpower::serve {
 namespace {
 
-constexpr int kReadLimitSeconds = 10;
+constexpr int kReadLimitSeconds = 60;
 
 std::string Lower(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include <chrono>
+#include <ctime>
 #include <functional>
 
 #include "base/json.h"
@@ -168,9 +168,9 @@ TEST(Tokenizer, EncodesAMegabyteOfOneLetterInTime) {
   for (const char* letter : {"a", " ", "\u4e2d", "\u0301", "=", "\n"}) {
     std::string text;
     while (text.size() < 1'000'000) text += letter;
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     const Ids ids = Qwen3().Encode(text).value();
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20)) << letter;
+    EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 20) << letter;
     EXPECT_EQ(Qwen3().Decode(ids), text);
   }
 }

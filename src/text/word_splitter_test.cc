@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "base/rng.h"
 
@@ -74,11 +74,11 @@ TEST(WordSplitter, BoundsBacktracking) {
     ASSERT_TRUE(splitter) << pattern;
     for (const size_t size : {18u, 60u, 20'000u}) {
       const std::string text(size, 'a');
-      const auto start = std::chrono::steady_clock::now();
+      const std::clock_t start = std::clock();
       WordCursor cursor(*splitter, text);
       auto word = cursor.Next();
       while (word && !word->empty()) word = cursor.Next();
-      EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10)) << pattern;
+      EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 10) << pattern;
       if (size == 60) {
         ASSERT_FALSE(word) << pattern;
         EXPECT_EQ(word.error().code, ErrorCode::kUnsupported);

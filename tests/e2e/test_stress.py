@@ -172,6 +172,6 @@ def test_cancelled_work_stops_within_a_step(server):
         for stream in streams:
             stream.close()
     assert eventually(lambda: is_idle(server), 20)
-    # A step takes milliseconds; the closing of eight sockets and the reading of metrics some more.
-    # Running on to the end would take well over a thousand.
-    assert server.metric("millpower_engine_steps_total") - steps < 300
+    # A step takes milliseconds; the closing of eight sockets and the reading of metrics some more,
+    # much more on a busy machine. Running on to the end would take some 1900.
+    assert server.metric("millpower_engine_steps_total") - steps < 1000

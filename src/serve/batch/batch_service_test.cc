@@ -19,6 +19,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "base/test_wait.h"
 #include "ledger/fault_vfs.h"
 #include "serve/errors.h"
 
@@ -156,10 +157,7 @@ class BatchServiceTest : public testing::Test {
   }
   template <typename Condition>
   void WaitUntil(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + seconds(20);
-    while (!condition() && std::chrono::steady_clock::now() < end)
-      std::this_thread::sleep_for(milliseconds(1));
-    ASSERT_TRUE(condition());
+    ASSERT_TRUE(Eventually(condition));
   }
 
   HttpResponse Call(const char* method, const std::string& path, std::string body = "",
@@ -179,7 +177,7 @@ class BatchServiceTest : public testing::Test {
         [promise](HttpResponse response) { promise->set_value(std::move(response)); });
     router_->Handle(exchange);
     auto reply = promise->get_future();
-    EXPECT_EQ(reply.wait_for(seconds(20)), std::future_status::ready) << path;
+    EXPECT_EQ(reply.wait_for(seconds(60)), std::future_status::ready) << path;
     return reply.get();
   }
   HttpResponse CallAs(const std::string& who, const char* method, const std::string& path) {
@@ -642,15 +640,16 @@ TEST_F(BatchServiceTest, LeavesHalfOfThePlacesToOthers) {
   CreateId(Lines(40));
   WaitUntil([&] { return of_a == 4; });  // all, while nobody else wants any
   const std::string other = CreateId(Lines(20), "b");
+  const auto other_is = [&](const char* status) {
+    return Parsed(CallAs("b", "GET", "/v1/batches/" + other).body)["status"] == status;
+  };
+  WaitUntil([&] { return other_is("in_progress"); });
   int answered = 0;  // of a's, until b has a place
   for (; of_b == 0 && answered < 30; ++answered) {
-    std::this_thread::sleep_for(milliseconds(2));  // b's file is being checked
     Echo(asked()[static_cast<size_t>(answered)]);
     WaitUntil([&] { return of_a + of_b > answered + 4; });
   }
-  WaitUntil([&] {
-    return Parsed(CallAs("b", "GET", "/v1/batches/" + other).body)["status"] == "completed";
-  });
+  WaitUntil([&] { return other_is("completed"); });
   WaitUntil([&] { return of_a == answered + 4; });  // all again
   Close();
 }
@@ -848,11 +847,11 @@ TEST_F(BatchServiceTest, StopWaitsForAnswersUnderWay) {
     }).detach();
   });
   Open();
-  const std::string id = CreateId(Lines(100));
+  const std::string id = CreateId(Lines(2000));
   WaitUntil([&] { return asked().size() >= 4; });
-  service_->Stop(seconds(20));
+  service_->Stop(seconds(60));
   const auto asked_count = std::ssize(asked());
-  EXPECT_LT(asked_count, 100);
+  EXPECT_LT(asked_count, 2000);
   EXPECT_EQ(BatchOf(id)["request_counts"]["completed"], asked_count);
 }
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "base/test_wait.h"
 #include "ledger/test_ledger.h"
 #include "serve/inference/test_models.h"
 #include "serve/service.h"
@@ -54,8 +55,7 @@ class InferenceRentalTest : public testing::Test {
     return usage.quantities[static_cast<size_t>(unit)];
   }
   void ExpectSettled(Micros spent) {
-    for (int i = 0; i < 5000 && books_.ledger->stats().open_holds != 0; ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_TRUE(Eventually([&] { return books_.ledger->stats().open_holds == 0; }));
     EXPECT_EQ(books_.Credit(), kCredit - spent);
     EXPECT_EQ(books_.Held(), 0);
     books_.ExpectBalanced();

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "base/test_wait.h"
 #include "serve/admin.h"
 #include "serve/inference/compression.h"
 #include "serve/inference/inference_api.h"
@@ -30,14 +31,6 @@ Json Object(std::string_view text) { return ParseJson(text).value(); }
 template <typename T>
 std::string BytesOf(std::initializer_list<T> values) {
   return {reinterpret_cast<const char*>(values.begin()), values.size() * sizeof(T)};
-}
-
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 5000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  return false;
 }
 
 // What can be loaded while it runs: "regressor".
@@ -324,11 +317,12 @@ TEST_F(InferenceTest, HonoursTimeouts) {
   first.Post(kInfer, ClassifierRequest().dump());
   device_.WaitUntilHeld();
   Json late = ClassifierRequest();
-  late["parameters"] = {{"timeout", 1000}};
+  constexpr milliseconds kTimeout(200);  // time enough to get into the queue
+  late["parameters"] = {{"timeout", std::chrono::microseconds(kTimeout).count()}};
   TestClient second(service_.port());
   second.Post(kInfer, late.dump());
   ASSERT_TRUE(Eventually([&] { return engine_.Stats(*engine_.Find("cls")).waiting == 1; }));
-  std::this_thread::sleep_for(milliseconds(2));
+  std::this_thread::sleep_for(kTimeout);
   device_.Release();
   EXPECT_EQ(first.Read()->status, 200);
   EXPECT_EQ(second.Read()->status, 504);
@@ -345,7 +339,8 @@ TEST_F(InferenceTest, DropsRequestsOfClientsThatLeft) {
     ASSERT_TRUE(Eventually([&] { return engine_.Stats(*engine_.Find("cls")).waiting == 1; }));
     leaves.Close();
   }
-  std::this_thread::sleep_for(milliseconds(50));  // until the server has noticed
+  ASSERT_TRUE(Eventually(
+      [&] { return service_.metrics().Text().contains("route=\"inference\",status=\"499\"} 1"); }));
   device_.Release();
   EXPECT_EQ(first.Read()->status, 200);
   EXPECT_TRUE(Eventually([&] { return engine_.Stats(*engine_.Find("cls")).cancelled == 1; }));
@@ -364,12 +359,16 @@ TEST_F(InferenceTest, KeepsStatistics) {
   EXPECT_EQ(stats[0]["batch_stats"][0]["batch_size"], 2);
   EXPECT_EQ(Get("/v2/models/cls/stats")["model_stats"].size(), 2u);
   EXPECT_EQ(Get("/v2/models/stats")["model_stats"].size(), 4u);
-  const std::string metrics = Send("GET", "/metrics").body;
+  std::string metrics;
+  // Eventually: an answer is counted once it has been sent.
+  EXPECT_TRUE(Eventually([&] {
+    metrics = Send("GET", "/metrics").body;
+    return metrics.contains("route=\"inference\",status=\"200\"} 2");
+  })) << metrics;
   EXPECT_THAT(metrics, HasSubstr("millpower_ranking_requests_total{model=\"cls\",version=\"2\","
                                  "outcome=\"success\"} 2"));
   EXPECT_THAT(metrics, HasSubstr("millpower_ranking_launch_rows_bucket{model=\"cls\",version=\"2\","
                                  "le=\"2\"} 2"));
-  EXPECT_THAT(metrics, HasSubstr("route=\"inference\",status=\"200\"} 2"));
 }
 
 // ---- The repository
