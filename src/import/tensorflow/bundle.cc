@@ -324,13 +324,18 @@ Result<std::span<const std::byte>> Bundle::Assembled(std::string_view key,
   if (in_order) return std::span(parts.front().bytes.data(), size);
 
   const std::lock_guard lock(mutex_);
-  const auto [place, is_new] = assembled_.try_emplace(std::string(key));
-  if (is_new) {
-    place->second.resize(size);
-    for (const Part& part : parts)
-      CopyRegion({SizeBytes(tensor.dtype), tensor.shape}, part.region, part.bytes, place->second);
-  }
-  return std::span<const std::byte>(place->second);
+  const auto found = assembled_.find(key);
+  if (found != assembled_.end()) return std::span<const std::byte>(found->second);
+  // Else a small file, whose parts all are the same bytes, would come to any size.
+  size_t stored = 0;
+  for (const auto shard : shards_) stored += shard.size();
+  if (size > stored - assembled_bytes_) return Corrupt("has parts that are others, too");
+  assembled_bytes_ += size;
+  std::vector<std::byte>& whole = assembled_[std::string(key)];
+  whole.resize(size);
+  for (const Part& part : parts)
+    CopyRegion({SizeBytes(tensor.dtype), tensor.shape}, part.region, part.bytes, whole);
+  return std::span<const std::byte>(whole);
 }
 
 // Its length as a varint, a checksum of the length as 4 bytes, and the string. The entry's checksum

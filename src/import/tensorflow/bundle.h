@@ -91,8 +91,9 @@ class Bundle {
   int32_t shard_count_ = 0;
   std::vector<MappedFile> files_;
   std::vector<std::span<const std::byte>> shards_;
-  mutable std::mutex mutex_;  // of assembled_
+  mutable std::mutex mutex_;  // of what follows
   mutable std::map<std::string, std::vector<std::byte>, std::less<>> assembled_;
+  mutable size_t assembled_bytes_ = 0;  // no more than the files have
 };
 
 }  // namespace millpower::import

@@ -247,5 +247,18 @@ TEST_F(MadeBundle, RefusesPartsThatOverlapOrAreMissing) {
   EXPECT_THAT(ErrorOf(whole), HasSubstr("no tensor"));
 }
 
+TEST_F(MadeBundle, RefusesToMakeMuchOfFewBytes) {
+  tensorflow::BundleEntry whole = Entry(data_, {8, 1});
+  for (const int64_t start : {0, 4}) {
+    auto* slice = whole.add_slices();
+    slice->add_extent()->set_start(start);
+    slice->mutable_extent(0)->set_length(4);
+    slice->add_extent();
+    // Both are the same 16 bytes.
+    table_.entries[SliceKey("x", {{start, 4}, {0, -1}})] = Entry(data_, {4, 1}).SerializeAsString();
+  }
+  EXPECT_THAT(ErrorOf(whole), HasSubstr("are others, too"));
+}
+
 }  // namespace
 }  // namespace millpower::import

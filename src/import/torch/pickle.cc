@@ -99,6 +99,7 @@ class Machine {
     for (bool stopped = false; !stopped;) {
       TRY_ASSIGN(const std::span<const std::byte> code, Take(1));
       TRY_ASSIGN(stopped, Step(static_cast<uint8_t>(code[0])));
+      if (objects_.size() + memo_.size() > kMaxPickleObjects) return Refused("too many objects");
     }
     if (stack_.size() != 1) return Corrupt("does not leave one object");
     return Tensors(stack_[0]);
@@ -436,7 +437,7 @@ Result<void> Machine::RebuildTensor(const std::vector<Id>& arguments) {
   if (storage == nullptr || offset == nullptr || !shape || !strides)
     return Corrupt("a tensor has no storage, offset, sizes and strides");
   // Sizes that the memo repeats are copied here: no tensor may have many of them.
-  if (shape->size() > 64 || strides->size() != shape->size())
+  if (shape->size() > kMaxPickleRank || strides->size() != shape->size())
     return Corrupt("a tensor has sizes and strides that do not fit");
   Push(PickledTensor{*storage, *offset, *shape, *strides});
   return {};

@@ -21,6 +21,9 @@ namespace millpower::import::torch {
 
 // Of the pickle itself, without the tensors' bytes.
 inline constexpr size_t kMaxPickleBytes = size_t{256} << 20;
+// A byte can make an object of a hundred. A tensor takes some 20, those in the memo counted.
+inline constexpr size_t kMaxPickleObjects = size_t{1} << 20;
+inline constexpr size_t kMaxPickleRank = 16;
 
 // A storage as the pickle names it.
 struct PickledStorage {

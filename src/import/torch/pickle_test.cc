@@ -78,10 +78,17 @@ TEST(Pickle, RefusesWhatIsMalformed) {
 
 TEST(Pickle, DoesNotRecurse) {
   std::string nested = ")";
-  nested.append(2'000'000, '\x85');
+  nested.append(1'000'000, '\x85');
   EXPECT_EQ(CodeOf(nested), ErrorCode::kCorrupt);
-  EXPECT_EQ(CodeOf(std::string(2'000'000, '(')), ErrorCode::kCorrupt);
-  EXPECT_EQ(CodeOf(std::string(2'000'000, ']')), ErrorCode::kCorrupt);
+  EXPECT_EQ(CodeOf(std::string(1'000'000, '(')), ErrorCode::kCorrupt);
+  EXPECT_EQ(CodeOf(std::string(1'000'000, ']')), ErrorCode::kCorrupt);
+}
+
+TEST(Pickle, BoundsWhatFewBytesMakeMuchOf) {
+  const std::string many = "(" + std::string(kMaxPickleObjects, 'N') + "t";
+  EXPECT_EQ(CodeOf(many), ErrorCode::kUnsupported);
+  const std::vector<int64_t> sizes(kMaxPickleRank + 1, 1);
+  EXPECT_EQ(CodeOf(PickledTensorOf("0", sizes, sizes, 0, 1)), ErrorCode::kCorrupt);
 }
 
 TEST(Pickle, SurvivesTruncationAndNoise) {
