@@ -13,7 +13,7 @@ WERROR ?= OFF
 
 BINARY := build/release/millpower
 
-.PHONY: help serve build bench test test-fast test-e2e test-console test-interop asan fuzz format check setup clean
+.PHONY: help serve build bench test test-fast test-e2e test-console test-interop asan tsan fuzz format check setup clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,14 @@ asan: setup ## the unit tests under AddressSanitizer and UndefinedBehaviorSaniti
 	@cmake --preset asan >/dev/null
 	@ninja -C build/asan --quiet
 	@ctest --test-dir build/asan --output-on-failure --no-tests=error
+
+# Their threads meet in memory; the other folders have none.
+TSAN_TESTS := base device ledger ledger_store engine ranking serve inference batch
+tsan: setup ## the unit tests of what has threads under ThreadSanitizer
+	@cmake --preset tsan >/dev/null
+	@ninja -C build/tsan --quiet $(TSAN_TESTS:%=%_test)
+	@ctest --test-dir build/tsan --output-on-failure --no-tests=error \
+	  --tests-regex "^($$(echo $(TSAN_TESTS) | tr ' ' '|'))$$"
 
 FUZZ_SECONDS ?= 60
 fuzz: setup-dev ## every fuzz target for FUZZ_SECONDS each
