@@ -35,6 +35,11 @@ constexpr nanoseconds kRecountAgain = std::chrono::seconds(1);
 // Pages that are taken back, or counted, at a time: BeforeWrite waits for no more.
 constexpr size_t kChunkPages = 2048;
 
+// Rows whose pages are asked from disk at a time, and pages that a reader maps between two looks at
+// the bound. From Linux 6.18 on one fault maps all of the page cache's folio that the page is in,
+// 2 MiB at most, so that these are 32 MiB a reader at most.
+constexpr size_t kRowsAtOnce = 256, kPagesPerLook = 16;
+
 // Documentation/admin-guide/mm/pagemap.rst of the Linux kernel.
 constexpr uint64_t kPresent = uint64_t{1} << 63, kOfFile = uint64_t{1} << 61;
 
@@ -43,41 +48,57 @@ size_t PageBytes() {
   return bytes;
 }
 
-// Neighbouring pages, and which of them were written.
-struct Range {
-  PageKeeper::Pages* pages = nullptr;
+}  // namespace
+
+// Neighbouring pages.
+struct PageKeeper::Pages::Range {
   std::byte* begin = nullptr;
   size_t count = 0;
-  std::vector<bool> written = {};
+  std::vector<bool> written = {};  // by page; guarded by Shared's mutex
+  // A bit a page, set by readers and cleared when it is taken back: whether it is mapped, as far as
+  // readers know.
+  std::vector<std::atomic<uint64_t>> mapped = {};
 
   std::byte* at(size_t page) const { return begin + page * PageBytes(); }
+
+  // Whether the page was not known to be mapped; it is from now on.
+  bool Map(size_t page) {
+    std::atomic<uint64_t>& word = mapped[page / 64];
+    const uint64_t bit = uint64_t{1} << page % 64;
+    if ((word.load(std::memory_order_relaxed) & bit) != 0) return false;
+    return (word.fetch_or(bit, std::memory_order_relaxed) & bit) == 0;
+  }
+  // Pages [begin, end) are not known to be mapped any more; nor are neighbours in their words.
+  void Forget(size_t from, size_t end) {
+    for (size_t word = from / 64; word < (end + 63) / 64; ++word)
+      mapped[word].store(0, std::memory_order_relaxed);
+  }
+
+  // Pages wholly inside of `bytes`.
+  static Range Inside(std::span<const std::byte> bytes) {
+    const size_t page = PageBytes();
+    const auto address = reinterpret_cast<uintptr_t>(bytes.data());
+    const uintptr_t first = (address + page - 1) / page * page;
+    const uintptr_t end = (address + bytes.size()) / page * page;
+    const size_t count = first < end ? (end - first) / page : 0;
+    return {.begin = reinterpret_cast<std::byte*>(first),
+            .count = count,
+            .written = std::vector<bool>(count),
+            .mapped = std::vector<std::atomic<uint64_t>>((count + 63) / 64)};
+  }
 };
-
-// Pages wholly inside.
-Range Inside(PageKeeper::Pages* pages, std::span<const std::byte> bytes) {
-  const size_t page = PageBytes();
-  const auto address = reinterpret_cast<uintptr_t>(bytes.data());
-  const uintptr_t begin = (address + page - 1) / page * page;
-  const uintptr_t end = (address + bytes.size()) / page * page;
-  Range range{.pages = pages, .begin = reinterpret_cast<std::byte*>(begin)};
-  range.count = begin < end ? (end - begin) / page : 0;
-  range.written.resize(range.count);
-  return range;
-}
-
-}  // namespace
 
 struct PageKeeper::Shared {
   int64_t bound_bytes = 0, headroom_bytes = 0;
   Descriptor statm, pagemap;
 
   std::mutex mutex;  // of what follows: nobody unmaps or begins to write while pages are taken back
-  std::vector<Range> ranges;
+  std::vector<Pages::Range*> ranges;
   uint64_t generation = 0;  // of `ranges`
   size_t hand_range = 0, hand_page = 0;
-  int64_t kept_pages = 0, written_pages = 0;
-  bool recount = false;
 
+  std::atomic<bool> recount{false};  // `other_pages` is in doubt
+  std::atomic<int64_t> kept_pages{0}, written_pages{0};
   std::atomic<int64_t> other_pages{0};  // of files, resident, that are not kept
   std::atomic<int64_t> given_back_pages{0};
 
@@ -97,8 +118,7 @@ struct PageKeeper::Shared {
   int64_t CleanPages() const { return std::max<int64_t>(0, FilePages() - other_pages); }
 
   // How many of these there may be, before pages are taken back. Written ones leave less.
-  int64_t MostClean() {
-    const std::lock_guard lock(mutex);
+  int64_t MostClean() const {
     const int64_t headroom = Headroom();
     const int64_t most = bound_bytes / static_cast<int64_t>(PageBytes()) - headroom - written_pages;
     return std::max(most, headroom);
@@ -111,8 +131,9 @@ struct PageKeeper::Shared {
     const std::lock_guard lock(mutex);
     if (ranges.empty()) return 0;
     if (hand_range >= ranges.size()) hand_range = hand_page = 0;
-    const Range& range = ranges[hand_range];
+    Pages::Range& range = *ranges[hand_range];
     const size_t end = std::min(hand_page + kChunkPages, range.count);
+    range.Forget(hand_page, end);
     for (size_t page = hand_page; page < end;) {
       const auto is_written = range.written[page];
       size_t next = page + 1;
@@ -129,10 +150,9 @@ struct PageKeeper::Shared {
     return done;
   }
 
-  // Takes pages back until a second headroom is left too, once round at most.
-  void TakeBack(int64_t most_clean) {
-    const int64_t wanted = std::max(most_clean - Headroom(), most_clean / 2);
-    int64_t left = KeptPages();
+  // Takes pages back until no more than `wanted` are left, once round at most.
+  void TakeBack(int64_t wanted) {
+    int64_t left = kept_pages;
     for (int64_t clean = CleanPages(); clean > wanted;) {
       const auto chunk = static_cast<int64_t>(TakeBackChunk());
       const int64_t now = CleanPages();
@@ -140,14 +160,15 @@ struct PageKeeper::Shared {
       clean = now;
       left -= chunk;
       if (chunk > 0 && left > 0) continue;
-      const std::lock_guard lock(mutex);
       recount = true;  // it may be others that are there
       return;
     }
   }
-  int64_t KeptPages() {
-    const std::lock_guard lock(mutex);
-    return kept_pages;
+
+  // What readers do before they map more. When it is in doubt whether tables are all that is there,
+  // it is left to the thread.
+  void MakeRoom() {
+    if (!recount) TakeBack(MostClean());
   }
 
   // Finds out anew how much is resident that is not kept. Gives up when there is something to take
@@ -161,9 +182,9 @@ struct PageKeeper::Shared {
     int64_t kept = 0;
     std::vector<uint64_t> entries(kChunkPages);
     for (size_t i = 0; i < ranges.size(); ++i) {
-      for (size_t page = 0; page < ranges[i].count; page += kChunkPages) {
-        const size_t count = std::min(kChunkPages, ranges[i].count - page);
-        const auto at = reinterpret_cast<uintptr_t>(ranges[i].at(page)) / PageBytes();
+      for (size_t page = 0; page < ranges[i]->count; page += kChunkPages) {
+        const size_t count = std::min(kChunkPages, ranges[i]->count - page);
+        const auto at = reinterpret_cast<uintptr_t>(ranges[i]->at(page)) / PageBytes();
         const ssize_t size = ::pread(pagemap.get(), entries.data(), count * sizeof(uint64_t),
                                      static_cast<off_t>(at * sizeof(uint64_t)));
         if (size != static_cast<ssize_t>(count * sizeof(uint64_t))) return false;
@@ -173,7 +194,7 @@ struct PageKeeper::Shared {
         lock.unlock();
         const bool must_take_back = CleanPages() > most_clean;
         lock.lock();
-        recount = recount || must_take_back;
+        if (must_take_back) recount = true;
         if (must_take_back || generation != began) return false;
       }
     }
@@ -200,15 +221,12 @@ struct PageKeeper::Thread {
       const int64_t most = shared->MostClean();
       int64_t clean = shared->CleanPages();
       if (clean > most) {
-        shared->TakeBack(most);
+        shared->TakeBack(std::max(most - shared->Headroom(), most / 2));
         clean = shared->CleanPages();
       }
       const auto age = steady_clock::now() - counted;
-      bool due = age > kRecountEvery && shared->FilePages() != counted_pages;
-      if (age > kRecountAgain) {
-        const std::lock_guard lock(shared->mutex);
-        due = due || shared->recount;
-      }
+      const bool due = (age > kRecountAgain && shared->recount) ||
+                       (age > kRecountEvery && shared->FilePages() != counted_pages);
       if (due) {
         counted_pages = shared->FilePages();
         shared->Recount(most);
@@ -225,37 +243,84 @@ struct PageKeeper::Thread {
   }
 };
 
-PageKeeper::Pages::Pages(std::shared_ptr<Shared> shared, std::shared_ptr<const void> owner)
-    : shared_(std::move(shared)), owner_(std::move(owner)) {}
+PageKeeper::Pages::Pages(std::shared_ptr<Shared> shared, std::shared_ptr<const void> owner,
+                         const std::vector<std::span<const std::byte>>& parts)
+    : shared_(std::move(shared)), owner_(std::move(owner)) {
+  for (const auto part : parts) {
+    Range range = Range::Inside(part);
+    if (range.count == 0) continue;
+    // Otherwise a fault reads 128 KiB around a row of a hundred bytes.
+    ::madvise(range.begin, range.count * PageBytes(), MADV_RANDOM);
+    ranges_.push_back(std::move(range));
+  }
+  std::ranges::sort(ranges_, {}, &Range::begin);
+  const std::lock_guard lock(shared_->mutex);
+  for (Range& range : ranges_) {
+    shared_->kept_pages += static_cast<int64_t>(range.count);
+    shared_->ranges.push_back(&range);
+  }
+  ++shared_->generation;
+  shared_->recount = true;
+}
 
 PageKeeper::Pages::~Pages() {
   const std::lock_guard lock(shared_->mutex);
-  for (const Range& range : shared_->ranges) {
-    if (range.pages != this) continue;
+  for (const Range& range : ranges_) {
     shared_->kept_pages -= static_cast<int64_t>(range.count);
     shared_->written_pages -= std::ranges::count(range.written, true);
+    std::erase(shared_->ranges, &range);
   }
-  std::erase_if(shared_->ranges, [this](const Range& range) { return range.pages == this; });
   ++shared_->generation;
   shared_->recount = true;
   shared_->hand_range = shared_->hand_page = 0;
 }
 
+// The first range that does not end before `byte`; null after the last.
+PageKeeper::Pages::Range* PageKeeper::Pages::RangeOf(const std::byte* byte) {
+  const auto found = std::ranges::partition_point(
+      ranges_, [byte](const Range& range) { return range.at(range.count) <= byte; });
+  return found == ranges_.end() ? nullptr : &*found;
+}
+
 void PageKeeper::Pages::BeforeWrite(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
-  const auto first = reinterpret_cast<uintptr_t>(bytes.data());
-  const uintptr_t last = first + bytes.size() - 1;
+  const std::byte* const last = bytes.data() + bytes.size() - 1;
   const std::lock_guard lock(shared_->mutex);
-  for (Range& range : shared_->ranges) {
-    const auto begin = reinterpret_cast<uintptr_t>(range.begin);
-    const uintptr_t end = begin + range.count * PageBytes();
-    if (range.pages != this || last < begin || first >= end) continue;
-    const size_t first_page = first <= begin ? 0 : (first - begin) / PageBytes();
-    const size_t last_page = std::min((last - begin) / PageBytes(), range.count - 1);
+  for (Range& range : ranges_) {
+    if (last < range.begin || bytes.data() >= range.at(range.count)) continue;
+    const size_t first_page = bytes.data() <= range.begin
+                                  ? 0
+                                  : static_cast<size_t>(bytes.data() - range.begin) / PageBytes();
+    const size_t last_page =
+        std::min(static_cast<size_t>(last - range.begin) / PageBytes(), range.count - 1);
     for (size_t page = first_page; page <= last_page; ++page) {
       if (range.written[page]) continue;
       range.written[page] = true;
       ++shared_->written_pages;
+    }
+  }
+}
+
+void PageKeeper::Pages::BeforeRead(std::span<const std::byte* const> rows, int64_t row_bytes) {
+  Range* range = nullptr;
+  for (size_t done = 0; done < rows.size(); done += kRowsAtOnce) {
+    std::array<const std::byte*, 2 * kRowsAtOnce> pages;
+    size_t count = 0;
+    for (const std::byte* row : rows.subspan(done, std::min(kRowsAtOnce, rows.size() - done))) {
+      if (range == nullptr || row < range->begin || row >= range->at(range->count))
+        range = RangeOf(row);
+      if (range == nullptr || row < range->begin) continue;
+      const auto offset = static_cast<size_t>(row - range->begin);
+      const size_t last =
+          std::min((offset + static_cast<size_t>(row_bytes) - 1) / PageBytes(), range->count - 1);
+      for (size_t page = offset / PageBytes(); page <= last && count < pages.size(); ++page)
+        if (range->Map(page)) pages[count++] = range->at(page);
+    }
+    for (size_t i = 0; i < count; ++i)
+      ::madvise(const_cast<std::byte*>(pages[i]), PageBytes(), MADV_WILLNEED);
+    for (size_t i = 0; i < count; ++i) {
+      if (i % kPagesPerLook == 0) shared_->MakeRoom();
+      (void)*static_cast<const volatile std::byte*>(pages[i]);
     }
   }
 }
@@ -285,30 +350,18 @@ PageKeeper::~PageKeeper() = default;
 
 std::shared_ptr<PageKeeper::Pages> PageKeeper::Keep(
     std::shared_ptr<const void> owner, const std::vector<std::span<const std::byte>>& parts) {
-  const std::shared_ptr<Pages> pages(new Pages(shared_, std::move(owner)));
-  const std::lock_guard lock(shared_->mutex);
-  for (const auto part : parts) {
-    Range range = Inside(pages.get(), part);
-    if (range.count == 0) continue;
-    // Otherwise a fault reads 128 KiB around a row of a hundred bytes.
-    ::madvise(range.begin, range.count * PageBytes(), MADV_RANDOM);
-    shared_->kept_pages += static_cast<int64_t>(range.count);
-    shared_->ranges.push_back(std::move(range));
-  }
-  ++shared_->generation;
-  shared_->recount = true;
-  return pages;
+  return std::shared_ptr<Pages>(new Pages(shared_, std::move(owner), parts));
 }
 
 PageKeeper::Stats PageKeeper::stats() const {
   const auto page = static_cast<int64_t>(PageBytes());
   const int64_t clean = shared_->CleanPages();
-  const std::lock_guard lock(shared_->mutex);
-  const int64_t resident = std::min(clean + shared_->written_pages, shared_->kept_pages);
+  const int64_t written = shared_->written_pages, kept = shared_->kept_pages;
+  const int64_t resident = std::min(clean + written, kept);
   return {.bound_bytes = shared_->bound_bytes,
-          .mapped_bytes = shared_->kept_pages * page,
+          .mapped_bytes = kept * page,
           .resident_bytes = resident * page,
-          .written_bytes = shared_->written_pages * page,
+          .written_bytes = written * page,
           .given_back_bytes = shared_->given_back_pages * page};
 }
 

@@ -38,6 +38,9 @@ void KeepTables(const std::shared_ptr<PageKeeper>& keeper, isa::BoundWeights& we
   const std::shared_ptr<PageKeeper::Pages> pages =
       keeper->Keep(std::move(weights.owner), weights.mapped_tables);
   weights.before_write = [pages](std::span<const std::byte> bytes) { pages->BeforeWrite(bytes); };
+  weights.before_read = [pages](std::span<const std::byte* const> rows, int64_t row_bytes) {
+    pages->BeforeRead(rows, row_bytes);
+  };
   weights.owner = pages;
 }
 

@@ -36,6 +36,9 @@ struct BoundWeights {
   std::vector<std::span<const std::byte>> mapped_tables = {};
   // If set, called with bytes of a table before they are written.
   std::function<void(std::span<const std::byte>)> before_write = nullptr;
+  // If set, called with rows of tables, so many bytes long each, before they are read; by any
+  // thread.
+  std::function<void(std::span<const std::byte* const>, int64_t)> before_read = nullptr;
 };
 
 // Texts that travel with a Program, by name: "tokenizer" (tokenizer.json), "chat" (name of the chat

@@ -263,7 +263,7 @@ class CpuProgram final : public LoadedProgram {
                               buffers_,      work_lists_,
                               samplers_,     faults_,
                               team_.count(), options_.group.get(),
-                              options_.rank, options_.expert_counts};
+                              options_.rank, options_.expert_counts, &weights_.before_read};
     std::vector<isa::Instruction> instructions;
     for (const isa::Step& step : order)
       instructions.push_back(

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -73,6 +74,8 @@ struct StepContext {
   Group* group = nullptr;  // of the ranks that run the Program; only collectives need it
   int rank = 0;
   ExpertCounts* expert_counts = nullptr;  // null: nobody counts
+  // isa::BoundWeights::before_read; null or empty when nobody wants to know.
+  const std::function<void(std::span<const std::byte* const>, int64_t)>* before_read = nullptr;
 };
 
 // One instruction of a loaded Program. Its work is a number of independent units, which threads

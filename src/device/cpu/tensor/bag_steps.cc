@@ -18,6 +18,7 @@ class EmbeddingBagStep final : public Step {
  public:
   EmbeddingBagStep(const StepContext& context, const Instruction& in)
       : kernels_(context.kernels),
+        before_read_(context.before_read),
         index_(context, in.operand(isa::embedding_bag::kIndex)),
         offsets_(context, in.operand(isa::embedding_bag::kOffsets)),
         weights_(context, in.operand(isa::embedding_bag::kWeights)),
@@ -144,6 +145,8 @@ class EmbeddingBagStep final : public Step {
   }
 
   void Pool(const Bags& bags, Batch& batch) const {
+    if (before_read_ != nullptr && *before_read_)
+      (*before_read_)(std::span(batch.rows).first(static_cast<size_t>(batch.items)), row_bytes_);
     auto* y = reinterpret_cast<float*>(bags.y->At(batch.first_bag * cols_));
     kernels_.pool_rows({.rows = batch.rows.data(),
                         .weights = bags.weights ? batch.weights.data() : nullptr,
@@ -168,6 +171,7 @@ class EmbeddingBagStep final : public Step {
   }
 
   const kernels::KernelSet& kernels_;
+  const std::function<void(std::span<const std::byte* const>, int64_t)>* before_read_;
   const TensorOperand index_, offsets_, weights_, y_;
   const IndexRule rule_;
   const Bag mode_;
