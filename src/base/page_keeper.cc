@@ -97,7 +97,8 @@ struct PageKeeper::Shared {
   uint64_t generation = 0;  // of `ranges`
   size_t hand_range = 0, hand_page = 0;
 
-  std::atomic<bool> recount{false};  // `other_pages` is in doubt
+  std::atomic<bool> recount{false};  // `other_pages` may have changed
+  std::atomic<bool> in_vain{false};  // a whole round was not enough: it certainly has
   std::atomic<int64_t> kept_pages{0}, written_pages{0};
   std::atomic<int64_t> other_pages{0};  // of files, resident, that are not kept
   std::atomic<int64_t> given_back_pages{0};
@@ -160,15 +161,15 @@ struct PageKeeper::Shared {
       clean = now;
       left -= chunk;
       if (chunk > 0 && left > 0) continue;
-      recount = true;  // it may be others that are there
+      in_vain = recount = true;  // it may be others that are there
       return;
     }
   }
 
-  // What readers do before they map more. When it is in doubt whether tables are all that is there,
-  // it is left to the thread.
+  // What readers do before they map more. When it was in vain, it is left to the thread until what
+  // else is there has been counted.
   void MakeRoom() {
-    if (!recount) TakeBack(MostClean());
+    if (!in_vain) TakeBack(MostClean());
   }
 
   // Finds out anew how much is resident that is not kept. Gives up when there is something to take
@@ -199,6 +200,7 @@ struct PageKeeper::Shared {
       }
     }
     other_pages = std::max<int64_t>(0, all - kept);
+    in_vain = false;
     return true;
   }
 };

@@ -76,6 +76,51 @@ TEST_F(PageKeeperTest, TakesBackWhatIsBeyondTheBound) {
   ReadAll();  // and it comes back
 }
 
+// Two who read as fast as they can: what is resident never comes near the bound.
+TEST_F(PageKeeperTest, ReadersMakeRoomThemselves) {
+  auto keeper = PageKeeper::Start(48 * kMiB, 16 * kMiB);
+  ASSERT_TRUE(keeper) << keeper.error().message;
+  const auto pages = (*keeper)->Keep(file_, {file_->bytes()});
+  const int64_t before = FileBytes();
+  std::atomic<bool> stop = false, wrong = false;
+  const auto read = [&](uint64_t seed) {
+    for (uint64_t n = 0; !stop; ++n) {
+      const uint64_t i = RandomBits(seed, n) % (kFileBytes / sizeof(uint64_t));
+      const auto* row = reinterpret_cast<const std::byte*>(const_cast<uint64_t*>(numbers() + i));
+      pages->BeforeRead(std::span(&row, 1), sizeof(uint64_t));
+      if (numbers()[i] != i) wrong = true;
+    }
+  };
+  int64_t most = 0;
+  {
+    const std::jthread one(read, 1), other(read, 2);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    while (std::chrono::steady_clock::now() < end) most = std::max(most, FileBytes() - before);
+    stop = true;
+  }
+  EXPECT_FALSE(wrong);
+  EXPECT_LE(most, 44 * kMiB);
+  EXPECT_GT((*keeper)->stats().given_back_bytes, 64 * kMiB);
+}
+
+// Rows at the edges of what is kept, over two pages, and elsewhere.
+TEST_F(PageKeeperTest, TakesAnyRow) {
+  auto keeper = PageKeeper::Start(48 * kMiB, 16 * kMiB);
+  ASSERT_TRUE(keeper);
+  const auto bytes = file_->bytes();
+  const auto pages =
+      (*keeper)->Keep(file_, {bytes.subspan(100, 3 * kMiB), bytes.subspan(4 * kMiB)});
+  const std::byte elsewhere{};
+  std::vector<const std::byte*> rows = {&elsewhere};
+  for (const int64_t at :
+       {int64_t{0}, int64_t{4000}, 3 * kMiB - 60, 3 * kMiB + 90, 4 * kMiB - 8, kFileBytes - 132})
+    rows.push_back(bytes.data() + at);
+  while (rows.size() < 700) rows.push_back(bytes.data() + 4096 * (rows.size() + 1) - 60);
+  pages->BeforeRead(rows, 132);
+  pages->BeforeRead({}, 132);
+  ReadAll();
+}
+
 TEST_F(PageKeeperTest, LeavesTheRestAlone) {
   auto keeper = PageKeeper::Start(256 * kMiB, 16 * kMiB);
   ASSERT_TRUE(keeper);

@@ -401,8 +401,7 @@ def main() -> None:
             shapes = {key: {0: batch} for key in example}
         exported = torch.export.export(model, (), kwargs=example, dynamic_shapes=shapes)
         torch.export.save(exported, str(folder / "model.pt2"))
-        # The exporter writes ragged bags as loops whose slices depend on values.
-        if not args.no_onnx and name != "dlrm_bags":
+        if not args.no_onnx:
             Bag.for_onnx = True
             torch.onnx.export(model, (), str(folder / "model.onnx"), kwargs=example, dynamo=True,
                               verbose=False, dynamic_shapes=shapes, input_names=list(example),

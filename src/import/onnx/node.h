@@ -67,6 +67,8 @@ class Node {
   int64_t version() const { return version_; }
 
   size_t input_count() const { return inputs_.size(); }
+  // Its name in the file; empty where it is left out.
+  std::string input_name(int i) const { return i < proto_.input_size() ? proto_.input(i) : ""; }
   const Value& value(size_t i) const { return inputs_[i]; }
   bool has(size_t i) const { return i < inputs_.size() && inputs_[i].kind == Value::Kind::kTensor; }
   // An operand; one that is absent is a Tensor that is not present().

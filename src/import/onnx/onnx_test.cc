@@ -325,6 +325,88 @@ TEST(Onnx, GathersRowsOfLargeTablesAsEmbeddings) {
   EXPECT_THAT(Ops(*model), testing::Contains("embedding_bag"));
 }
 
+// Bags as PyTorch's newer exporter writes them: gathered rows, and a loop that appends what it
+// pools of the rows from ends[i] to ends[i + 1] to a sequence.
+class BagLoopModel : public TestModel {
+ public:
+  explicit BagLoopModel(const char* reduce) {
+    Input("items", {"n"}, kInt64Type);
+    Input("offsets", {"b"}, kInt64Type);
+    Initializer("table", {10, 4})->set_raw_data(std::string(10 * 4 * 4, '\0'));
+    TensorProto* zero = graph()->add_initializer();
+    zero->set_name("zero");
+    zero->set_data_type(kInt64Type);
+    zero->add_int64_data(0);
+    Ints("minus_one", {-1});
+    Ints("one", {1});
+    Ints("two", {2});
+    Ints("first_axis", {0});
+    Node("Gather", {"table", "items"}, {"rows"});
+    Node("Shape", {"items"}, {"item_count"});
+    Node("Size", {"offsets"}, {"bag_count"});
+    SetInt(Node("Concat", {"offsets", "item_count"}, {"ends"}), "axis", 0);
+    Node("SequenceEmpty", {}, {"nothing"});
+    Node("Less", {"zero", "bag_count"}, {"any"});
+    loop = Node("Loop", {"", "any", "zero", "nothing"}, {"done", "list"});
+    GraphProto* body = AddGraph(loop, "body");
+    for (const char* name : {"turn", "go", "i", "before"}) body->add_input()->set_name(name);
+    for (const char* name : {"go_on", "next", "after"}) body->add_output()->set_name(name);
+    AddNode(body, "Reshape", {"i", "minus_one"}, {"at"});
+    AddNode(body, "Add", {"at", "one"}, {"at_1"});
+    AddNode(body, "Add", {"at", "two"}, {"at_2"});
+    AddNode(body, "Slice", {"ends", "at", "at_1"}, {"begin"});
+    end = AddNode(body, "Slice", {"ends", "at_1", "at_2"}, {"end"});
+    AddNode(body, "Equal", {"begin", "end"}, {"is_empty"});
+    NodeProto* branch = AddNode(body, "If", {"is_empty"}, {"bag"});
+    GraphProto* then = AddGraph(branch, "then_branch");
+    TensorProto* zeros = then->add_initializer();
+    zeros->set_name("zeros");
+    zeros->set_data_type(kFloatType);
+    for (const int64_t size : {1, 4}) zeros->add_dims(size);
+    zeros->set_raw_data(std::string(4 * 4, '\0'));
+    then->add_output()->set_name("zeros");
+    GraphProto* otherwise = AddGraph(branch, "else_branch");
+    AddNode(otherwise, "Slice", {"rows", "begin", "end"}, {"of_bag"});
+    AddNode(otherwise, reduce, {"of_bag", "first_axis"}, {"pooled"});
+    otherwise->add_output()->set_name("pooled");
+    AddNode(body, "SequenceInsert", {"before", "bag"}, {"after"});
+    AddNode(body, "Add", {"i", "one"}, {"next"});
+    less = AddNode(body, "Less", {"next", "bag_count"}, {"go_on"});
+    SetInt(Node("ConcatFromSequence", {"list"}, {"y"}), "axis", 0);
+    Output("y", {"b", 4});
+  }
+  NodeProto *loop, *end, *less;
+};
+
+TEST(Onnx, TakesLoopsOverBagsAsPooledRows) {
+  for (const char* reduce : {"ReduceSum", "ReduceMean", "ReduceMax"}) {
+    const auto model = BagLoopModel(reduce).Parse();
+    ASSERT_TRUE(model) << reduce << ": " << model.error().message;
+    EXPECT_THAT(Ops(*model), testing::Contains("embedding_bag")) << reduce;
+    EXPECT_EQ(ir::ToString(model->outputs[0].shape), "[b, 4]");
+  }
+}
+
+TEST(Onnx, TakesNoOtherLoopForBags) {
+  const auto is_refused = [](const std::function<void(BagLoopModel&)>& change) {
+    BagLoopModel test("ReduceSum");
+    change(test);
+    return !test.Failure().empty();
+  };
+  EXPECT_FALSE(is_refused([](BagLoopModel&) {}));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) { test.end->set_input(1, "at"); }));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) { test.less->set_input(1, "two"); }));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) { test.less->set_input(0, "i"); }));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) { test.loop->set_input(2, "bag_count"); }));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) {
+    test.Input("go_in", {}, kBoolType);
+    test.loop->set_input(1, "go_in");
+  }));
+  EXPECT_TRUE(is_refused([](BagLoopModel& test) {  // a name that is there twice
+    test.end->set_output(0, "of_bag");
+  }));
+}
+
 TEST(Onnx, TreatsOldSoftmaxAsOneOfMatrices) {
   const auto ops = [](int64_t version) {
     TestModel test(version);
