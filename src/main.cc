@@ -35,6 +35,7 @@ int Main(int argc, char** argv) {
   add(millpower::cli::AddWorker);
   add(millpower::cli::AddSimulate);
   add(millpower::cli::AddCompare);
+  add(millpower::cli::AddProbe);
 
   try {
     app.parse(argc, argv);

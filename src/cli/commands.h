@@ -24,6 +24,7 @@ Command AddInfer(CLI::App& app);
 Command AddWorker(CLI::App& app);
 Command AddSimulate(CLI::App& app);
 Command AddCompare(CLI::App& app);
+Command AddProbe(CLI::App& app);
 
 // Flags that several subcommands share, as they were given.
 struct ModelFlags {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "device/chip/cost_host.h"
+
 namespace millpower::device::chip {
 namespace {
 
@@ -248,10 +250,12 @@ void Attention::Prompts() {
 }  // namespace
 
 Work AttentionWork(const Chip& chip, const AttentionShape& shape, std::span<const QueryRun> runs) {
+  if (IsHost(chip)) return HostAttentionWork(chip, shape, runs);
   return Attention(chip, shape, runs).Expand();
 }
 
 Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows) {
+  if (IsHost(chip)) return HostKvAppendWork(chip, shape, rows);
   const bool narrow = IsNarrow(shape.kv);
   const double values = static_cast<double>(shape.kv_heads * shape.head_dim);
   const auto count = static_cast<double>(rows);

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "device/chip/cost_host.h"
+
 namespace millpower::device::chip {
 namespace {
 
@@ -110,6 +112,13 @@ Wave RowsWave(const Chip& chip, const Constants& constants, double bytes) {
 }  // namespace
 
 Work RouteWork(const Chip& chip, const ExpertShape& shape) {
+  if (IsHost(chip)) {
+    RowTraffic traffic;  // one thread makes the list
+    traffic.read = 4 * static_cast<double>(shape.rows * shape.experts);
+    traffic.vector_ops =
+        2 * static_cast<double>(shape.rows) * static_cast<double>(shape.experts + shape.choices);
+    return HostRowWork(chip, traffic);
+  }
   const Constants constants(chip, shape.quantised);
   const double entries = static_cast<double>(shape.rows) * static_cast<double>(shape.choices);
   Work work;
@@ -126,6 +135,7 @@ Work RouteWork(const Chip& chip, const ExpertShape& shape) {
 
 Result<Work> ExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
                               std::span<const int64_t> rows_of_expert) {
+  if (IsHost(chip)) return HostExpertMatMulWork(chip, shape, rows_of_expert);
   const Constants constants(chip, shape.quantised);
   const DType multiplied = shape.quantised ? shape.weights : chip.activation_type;
   const auto activation_bytes = static_cast<double>(SizeBytes(chip.activation_type));
@@ -184,6 +194,15 @@ Result<Work> ExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
 }
 
 Work CombineWork(const Chip& chip, const ExpertShape& shape) {
+  if (IsHost(chip)) {
+    RowTraffic traffic;
+    traffic.rows = static_cast<double>(shape.rows);
+    const double values = traffic.rows * static_cast<double>(shape.channels);
+    traffic.read = 4 * values * static_cast<double>(shape.choices);
+    traffic.written = 4 * values;
+    traffic.vector_ops = 2 * values * static_cast<double>(shape.choices);
+    return HostRowWork(chip, traffic);
+  }
   const Constants constants(chip, shape.quantised);
   const double rows = static_cast<double>(shape.rows);
   const double read =

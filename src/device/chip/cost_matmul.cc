@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "device/chip/cost_host.h"
+
 namespace millpower::device::chip {
 namespace {
 
@@ -291,6 +293,7 @@ Result<Work> MatMulWork(const Chip& chip, const MatMulShape& shape) {
   if (MatrixRate(chip, multiplied) <= 0)
     return Fail(ErrorCode::kUnsupported,
                 chip.name + ": no matrix engine multiplies " + std::string(Name(multiplied)));
+  if (IsHost(chip)) return HostMatMulWork(chip, shape);
   const auto kinds = Kinds(chip, shape);
   const Constants c(chip, {kinds[0], kinds[1], kinds[2]});
   Work work;

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/chip/cost_host.h"
+
 namespace millpower::device::chip {
 
 Work RowWork(const Chip& chip, const RowTraffic& traffic, bool joins) {
+  if (IsHost(chip)) return HostRowWork(chip, traffic);
   Work work;
   Wave wave;
   const double read = joins ? 0 : traffic.read;

@@ -71,6 +71,7 @@ struct Case {
 // What every instruction on rows and tensors moves: each operand once.
 RowTraffic Once(const Case& c) {
   RowTraffic traffic;
+  traffic.on_tensors = c.in.op >= Opcode::kMap;
   const isa::OpInfo& info = isa::Info(c.in.op);
   for (int i = 0; i < std::ssize(info.operands); ++i) {
     if (!c.operand(i).present()) continue;
@@ -230,6 +231,7 @@ Work OfPool(const Case& c) {
 // Slices of an axis: read where an index says.
 Work OfTake(const Case& c) {
   RowTraffic traffic;
+  traffic.on_tensors = true;
   const double wanted = c.Elements(isa::take::kY);
   const double reads = c.Elements(isa::take::kIndex);
   traffic.read = c.Bytes(isa::take::kIndex);
@@ -247,6 +249,7 @@ Work OfTake(const Case& c) {
 Work OfEmbeddingBag(const Case& c) {
   const isa::Buffer& table = c.buffer(isa::embedding_bag::kTable);
   RowTraffic traffic;
+  traffic.on_tensors = true;
   const double items = c.Elements(isa::embedding_bag::kIndex);
   const double row_bytes = static_cast<double>(isa::BufferBytes(table, 1));
   traffic.random_reads = items;
@@ -267,9 +270,10 @@ Work OfEmbeddingBag(const Case& c) {
   return RowWork(c.chip, traffic, false);
 }
 
-// Of all products with weights that a launch makes.
+// Of all weights that a launch multiplies with, each once.
 double MatMulWeightBytes(const isa::Program& program) {
   double bytes = 0;
+  std::vector<bool> counted(program.buffers.size());
   for (const auto& stream : program.streams)
     for (const isa::Instruction& instruction : stream) {
       int at = isa::matmul::kW;
@@ -277,6 +281,8 @@ double MatMulWeightBytes(const isa::Program& program) {
         at = isa::expert_matmul::kW;
       else if (instruction.op != Opcode::kMatMul)
         continue;
+      if (counted[static_cast<size_t>(instruction.operand(at).buffer)]) continue;
+      counted[static_cast<size_t>(instruction.operand(at).buffer)] = true;
       const isa::Buffer& w = program.buffer(instruction.operand(at));
       bytes += static_cast<double>(isa::BufferBytes(w, w.rows.size));
     }

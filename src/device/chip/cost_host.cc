@@ -1,0 +1,286 @@
+#include "device/chip/cost_host.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "isa/layout.h"
+
+namespace millpower::device::chip {
+namespace {
+
+// The CPU device's rules (cpu/cpu_device.h, steps.cc): floats below which an instruction stays on
+// one thread; channels that a thread takes at a time; rows of a run; queries of a tile.
+constexpr double kSerialFloats = 1 << 17;
+constexpr double kPanelChannels = 64;
+constexpr double kRunRows = 32;
+constexpr double kTileQueries = 24;
+
+// What an instruction keeps busy when all threads work on it, in seconds.
+struct Load {
+  double load_s = 0;     // bringing values to where they are computed with
+  double compute_s = 0;  // computing
+  double memory_s = 0;   // bytes from memory
+  double rest_s = 0;     // what does not overlap with these
+  double begin_s = 0;    // before threads have anything to do, besides its issue
+  double floats = 0;     // touched: whether it is worth sharing
+  double parts = 1;      // that threads can take
+};
+
+double Threads(const Chip& chip) { return std::max(1.0, chip.cores.value); }
+
+// The part of their full rate at which `busy` of the threads work, where one has `alone` of it.
+double ShareOf(const Chip& chip, double alone, double busy) {
+  const double threads = Threads(chip);
+  if (threads <= 1 || busy >= threads) return 1;
+  return alone + (1 - alone) * (busy - 1) / (threads - 1);
+}
+
+// How much longer equal parts take than if they could be cut at will: the last round has fewer.
+double Unevenness(const Chip& chip, double alone, double parts) {
+  const double threads = Threads(chip);
+  const double rounds = std::floor(parts / threads);
+  const double last = parts - rounds * threads;
+  if (last <= 0) return 1;
+  return (rounds * threads + last / ShareOf(chip, alone, last)) / parts;
+}
+
+double Norm(double a, double b, double c, double power) {
+  const double most = std::max({a, b, c});
+  if (most <= 0) return 0;
+  return most * std::pow(std::pow(a / most, power) + std::pow(b / most, power) +
+                             std::pow(c / most, power),
+                         1 / power);
+}
+
+Work WorkOf(const Chip& chip, const HostConstants& c, Load load, const Traffic& traffic) {
+  const bool serial = load.parts <= 1 || Threads(chip) <= 1 || load.floats < kSerialFloats;
+  double begin_s = load.begin_s + chip.issue_s.value;
+  if (serial && Threads(chip) > 1) {
+    load.load_s /= c.thread_share;
+    load.compute_s /= c.thread_share;
+    load.rest_s /= c.thread_share;
+    load.memory_s /= c.thread_memory_share;
+  } else if (!serial) {
+    begin_s = load.begin_s + c.meet_s;
+    const double uneven = Unevenness(chip, c.thread_share, load.parts);
+    load.load_s *= uneven;
+    load.compute_s *= uneven;
+    load.rest_s *= uneven;
+    load.memory_s *= Unevenness(chip, c.thread_memory_share, load.parts);
+  }
+  Wave wave;
+  wave.busy(Unit::kVector) =
+      begin_s + Norm(load.load_s, load.compute_s, load.memory_s, c.overlap_power) + load.rest_s;
+  wave.busy(Unit::kMemory) = load.memory_s;
+  wave.busy(Unit::kMatrix) = traffic.matrix_ops > 0 ? load.compute_s : 0;
+  wave.busy(Unit::kCache) = load.load_s;
+  Work work;
+  work.waves.push_back(wave);
+  work.traffic = traffic;
+  return work;
+}
+
+// The part of what comes again after `bytes` that has left the last-level cache by then.
+double Missed(const Chip& chip, double bytes) {
+  const double cache = chip.cache.bytes.value;
+  if (cache <= 0) return 1;
+  return std::clamp(2 * bytes / cache - 1, 0.0, 1.0);
+}
+
+// The same of what the threads' own caches hold, of all threads together.
+double LeftOwnCaches(const Chip& chip, double bytes) {
+  return std::clamp(2 * bytes / (chip.scratchpad.bytes.value * Threads(chip)) - 1, 0.0, 1.0);
+}
+
+double Bandwidth(const Chip& chip) {
+  return chip.memory.bytes_per_s.value * chip.memory.efficiency.value;
+}
+
+double WeightBytes(DType type) {
+  return IsBlockType(type)
+             ? static_cast<double>(BlockBytes(type)) / static_cast<double>(BlockSize(type))
+             : static_cast<double>(SizeBytes(type));
+}
+
+// Seconds for one value of a weight and one row, by all threads.
+double MacSeconds(const Chip& chip, const HostWeights& weights, DType multiplied) {
+  return 2 / (std::max(1.0, MatrixRate(chip, multiplied)) * weights.efficiency);
+}
+
+// A product's part in `load`.
+void AddProduct(const Chip& chip, double values, double rows, DType type, bool quantised,
+                Load& load) {
+  const HostWeights weights(chip, type);
+  const double mac_s = MacSeconds(chip, weights, quantised ? type : DType::kF32);
+  const double tiles = std::ceil(rows / kHostTileRows);
+  load.load_s += values * mac_s * weights.load_rows * tiles;
+  load.compute_s += values * mac_s * rows;
+}
+
+double PositionsSeen(const AttentionShape& shape, double position) {
+  return shape.window > 0 ? std::min(position + 1, static_cast<double>(shape.window))
+                          : position + 1;
+}
+
+}  // namespace
+
+bool IsHost(const Chip& chip) { return chip.fitted.contains(kHostKind); }
+
+HostConstants::HostConstants(const Chip& chip) {
+  const auto of = [&](const char* name, double otherwise) {
+    return chip.Fitted(kHostKind, name, otherwise);
+  };
+  meet_s = of("meet_s", chip.issue_s.value);
+  thread_share = std::clamp(of("thread_share", 1 / Threads(chip)), 0.01, 1.0);
+  thread_memory_share = std::clamp(of("thread_memory_share", 1 / Threads(chip)), 0.01, 1.0);
+  overlap_power = std::clamp(of("overlap_power", 3), 1.0, 20.0);
+  attention_efficiency = std::clamp(of("attention_efficiency", 0.9), 0.01, 10.0);
+  score_s = of("score_s", 0);
+  segment_s = of("segment_s", 0);
+  tensor_s = of("tensor_s", chip.issue_s.value);
+  bag_s = of("bag_s", chip.cache.latency_s.value);
+  item_s = of("item_s", chip.cache.latency_s.value);
+  miss_s = of("miss_s", chip.memory.latency_s.value / Threads(chip));
+}
+
+HostWeights::HostWeights(const Chip& chip, DType type) {
+  const std::string name(Name(type));
+  load_rows = chip.Fitted(kHostWeightsKind, "load_rows_" + name, 3);
+  efficiency = std::clamp(chip.Fitted(kHostWeightsKind, "efficiency_" + name, 1), 0.001, 10.0);
+}
+
+Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
+  const HostConstants c(chip);
+  const auto rows = static_cast<double>(shape.rows);
+  const double values = static_cast<double>(shape.channels) * static_cast<double>(shape.steps);
+  Load load;
+  Traffic traffic;
+  if (rows <= 0 || values <= 0) return WorkOf(chip, c, load, traffic);
+  AddProduct(chip, values, rows, shape.weights, shape.quantised, load);
+  const double bytes = values * WeightBytes(shape.weights);
+  const double passed = std::max(bytes, shape.program_weight_bytes);
+  traffic.weights = bytes * Missed(chip, passed);
+  traffic.memory_read = traffic.weights;
+  traffic.matrix_ops = 2 * values * rows;
+  traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
+  traffic.cache = bytes + 4 * rows * static_cast<double>(shape.channels + shape.steps);
+  load.memory_s = traffic.memory_read / Bandwidth(chip);
+  if (chip.cache.bytes_per_s.value > 0)
+    load.memory_s += (bytes - traffic.weights) * LeftOwnCaches(chip, passed) /
+                     chip.cache.bytes_per_s.value;
+  load.floats = values * rows;
+  const double channels = static_cast<double>(shape.channels);
+  load.parts = std::ceil(channels / kPanelChannels) * std::max(1.0, std::floor(rows / kTileQueries));
+  return WorkOf(chip, c, load, traffic);
+}
+
+Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
+                          std::span<const int64_t> rows_of_expert) {
+  const HostConstants c(chip);
+  const double values = static_cast<double>(shape.channels) * static_cast<double>(shape.steps);
+  Load load;
+  Traffic traffic;
+  traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
+  for (const int64_t rows : rows_of_expert) {
+    if (rows <= 0) continue;
+    AddProduct(chip, values, static_cast<double>(rows), shape.weights, shape.quantised, load);
+    traffic.weights += values * WeightBytes(shape.weights);
+    traffic.matrix_ops += 2 * values * static_cast<double>(rows);
+    load.floats += values * static_cast<double>(rows);
+    load.parts += std::ceil(static_cast<double>(shape.channels) / (2 * kPanelChannels));
+  }
+  traffic.memory_read = traffic.weights;
+  traffic.cache = traffic.weights;
+  load.memory_s = traffic.memory_read / Bandwidth(chip);
+  return WorkOf(chip, c, load, traffic);
+}
+
+Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
+                       std::span<const QueryRun> runs) {
+  const HostConstants c(chip);
+  const auto kv_heads = static_cast<double>(shape.kv_heads);
+  const double group = static_cast<double>(shape.heads) / std::max(1.0, kv_heads);
+  const auto dim = static_cast<double>(shape.head_dim);
+  Load load;
+  load.parts = 0;
+  Traffic traffic;
+  traffic.matrix_type = DType::kF32;
+  Load products;
+  double scores = 0, segments = 0;
+  for (const QueryRun& run : runs) {
+    const auto first = static_cast<double>(run.first_position);
+    const auto rows = static_cast<double>(run.rows);
+    if (rows <= 0) continue;
+    for (double at = 0; at < rows; at += kRunRows) {
+      const double count = std::min(kRunRows, rows - at);
+      const double seen = (PositionsSeen(shape, first + at) +
+                           PositionsSeen(shape, first + at + count - 1)) /
+                          2;
+      const double queries = count * group;
+      // Keys and values of `seen` positions pass once for each tile of queries.
+      const double tiles = std::ceil(queries / kTileQueries);
+      for (double tile = 0; tile < tiles; ++tile)
+        AddProduct(chip, 2 * seen * dim * kv_heads, queries / tiles, shape.kv, false, products);
+      scores += queries * seen * kv_heads;
+      segments += queries * kv_heads *
+                  std::ceil(seen / static_cast<double>(isa::kAttentionSegment));
+      load.parts += kv_heads;
+      load.floats = std::max(load.floats, 2 * (first + at + count) * dim);
+    }
+    const double last = PositionsSeen(shape, first + rows - 1);
+    traffic.memory_read += 2 * (last + (shape.window > 0 ? rows - 1 : 0)) * dim * kv_heads *
+                           WeightBytes(shape.kv);
+  }
+  load.floats *= load.parts;  // as the device guesses: all as long as the longest
+  load.load_s = products.load_s / c.attention_efficiency;
+  load.compute_s = products.compute_s / c.attention_efficiency;
+  load.memory_s = traffic.memory_read / Bandwidth(chip);
+  load.rest_s = scores * c.score_s + segments * c.segment_s;
+  traffic.matrix_ops = 4 * scores * dim;
+  traffic.cache = traffic.memory_read;
+  return WorkOf(chip, c, load, traffic);
+}
+
+Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows) {
+  const double values =
+      2 * static_cast<double>(rows) * static_cast<double>(shape.kv_heads * shape.head_dim);
+  RowTraffic traffic;
+  traffic.read = values * SizeBytes(DType::kF32);
+  traffic.written = values * SizeBytes(DType::kF32);  // rounded and moved one by one
+  traffic.vector_ops = 4 * values;
+  traffic.rows = static_cast<double>(rows);
+  return HostRowWork(chip, traffic);
+}
+
+Work HostRowWork(const Chip& chip, const RowTraffic& t) {
+  const HostConstants c(chip);
+  const double bytes = t.read + t.written + t.constants + t.state_read + t.state_written;
+  Load load;
+  const double left = LeftOwnCaches(chip, bytes);
+  const double missed = Missed(chip, bytes);
+  load.load_s = bytes * (1 - left) / chip.scratchpad.bytes_per_s.value;
+  if (left > missed && chip.cache.bytes_per_s.value > 0)
+    load.load_s += bytes * (left - missed) / chip.cache.bytes_per_s.value;
+  load.memory_s = bytes * missed / Bandwidth(chip);
+  load.compute_s =
+      t.vector_ops / chip.vector_ops_per_s.value + t.special_ops / chip.special_ops_per_s.value;
+  if (t.matrix_ops > 0) load.compute_s += t.matrix_ops / std::max(1.0, MatrixRate(chip, DType::kF32));
+  if (t.on_tensors) load.begin_s = c.tensor_s;
+  Traffic traffic;
+  const double missed_rows = t.random_reads * (1 - t.cached_share);
+  if (t.random_reads > 0) {
+    load.rest_s = t.rows * c.bag_s + t.random_reads * c.item_s +
+                  missed_rows * (c.miss_s + t.random_bytes / Bandwidth(chip));
+    traffic.memory_read += missed_rows * t.random_bytes;
+  }
+  load.floats = (t.written + t.random_reads * (t.random_bytes + 256)) / 4;
+  load.parts = t.rows;
+  traffic.memory_read += load.memory_s * Bandwidth(chip);
+  traffic.cache = bytes;
+  traffic.vector_ops = t.vector_ops + t.special_ops;
+  traffic.matrix_ops = t.matrix_ops;
+  traffic.matrix_type = DType::kF32;
+  return WorkOf(chip, c, load, traffic);
+}
+
+}  // namespace millpower::device::chip

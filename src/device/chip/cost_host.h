@@ -1,0 +1,84 @@
+// How long instructions take on the machine that the CPU device (cpu/) runs on: its description is
+// measured by `millpower probe`, and has the constants [fitted.host] and [fitted.host_weights].
+// docs/chip.md has the formulas and how far they are off.
+//
+// All threads work on one instruction after the other, whatever its stream: each is one wave that
+// keeps Unit::kVector, which stands for the threads, busy all along, so that streams never overlap.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/dtype.h"
+#include "device/chip/cost_attention.h"
+#include "device/chip/cost_experts.h"
+#include "device/chip/cost_matmul.h"
+#include "device/chip/cost_rows.h"
+#include "device/chip/description.h"
+#include "device/chip/work.h"
+
+namespace millpower::device::chip {
+
+inline constexpr char kHostKind[] = "host";
+inline constexpr char kHostWeightsKind[] = "host_weights";
+
+// Whether a chip is such a machine: it has [fitted.host].
+bool IsHost(const Chip& chip);
+
+// [fitted.host]
+struct HostConstants {
+  double meet_s;               // threads that meet over an instruction they share, and its issue
+  double thread_share;         // of what all threads compute, what one alone does: 1/threads, or
+                               // up to 1 where threads share a core
+  double thread_memory_share;  // of what all get from memory
+  double overlap_power;        // how sharply the slowest of computing, loading and memory decides
+  double attention_efficiency;  // of the rate of products
+  double score_s;               // of attention, a query and a position: exponentials and sums
+  double segment_s;             // of attention, a query and a segment of positions, on one thread
+  double tensor_s;              // an instruction on tensors, besides its issue: shapes and strides
+  double bag_s;                 // a pooled bag, its rows at hand, by all threads
+  double item_s;                // a row of a bag, likewise
+  double miss_s;                // a row that comes from memory, besides its bytes
+
+  explicit HostConstants(const Chip& chip);
+};
+
+// [fitted.host_weights], of one type of weights.
+struct HostWeights {
+  double load_rows;   // a weight that is loaded and widened takes as long as so many rows of it
+  double efficiency;  // of the matrix rate, with many rows
+
+  HostWeights(const Chip& chip, DType type);
+};
+
+// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h: 6 to 8).
+inline constexpr double kHostTileRows = 6;
+
+// V = channels · steps values of a weight, m = 1 / (rate · efficiency) seconds for a row of one.
+//   load     V m load_rows · tiles of rows
+//   compute  V m rows
+//   memory   bytes of what the caches do not hold / bandwidth
+//   total    (load^p + compute^p + memory^p)^(1/p) + meet_s
+// One thread alone, where there is little to do (cpu/'s own rule): load and compute over
+// thread_share, memory over thread_memory_share, issue_s instead of meet_s. Panels of 64 channels
+// that do not divide among the threads end with fewer of these at work.
+Work HostMatMulWork(const Chip& chip, const MatMulShape& shape);
+
+// The sum of the experts' products.
+Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
+                          std::span<const int64_t> rows_of_expert);
+
+// Keys and values are weights of as many rows as queries share them, of 24 at a time; beside the
+// products score_s for each query and position that it sees, and segment_s for each query and
+// segment. Memory is read once for each sequence.
+Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
+                       std::span<const QueryRun> runs);
+
+Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows);
+
+// (operations^p + bytes^p)^(1/p) + rows here and there; bytes at the rate of the smallest memory
+// that holds all of them.
+Work HostRowWork(const Chip& chip, const RowTraffic& traffic);
+
+}  // namespace millpower::device::chip

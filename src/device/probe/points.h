@@ -1,0 +1,44 @@
+// What the probe measures: little Programs and how they are launched. Internal.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/rng.h"
+#include "device/probe/small_program.h"
+
+namespace millpower::device::probe {
+
+// Texts of Programs. `count` instructions of one kind, one after the other.
+
+// y[rows, channels] = x[rows, steps] w, each with a weight of its own, or all with one.
+struct ProductSize {
+  int64_t steps = 0, channels = 0;
+  int64_t count = 1;
+  bool one_weight = false;
+};
+std::string ProductText(const ProductSize& size, DType type);
+
+// kv_append, then attention of 16 query heads over 8 KV heads of 128, bf16.
+std::string AttentionText();
+
+// Rows of `columns` f32: normalised, copied, their softmax.
+std::string NormText(int64_t columns, int64_t count);
+std::string CopyText(int64_t columns, int64_t count);
+std::string SoftmaxText(int64_t columns, int64_t count);
+
+// `tables` tables of `rows` rows of `columns` f32; bags of `items` rows of each.
+std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);
+
+// Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their pages
+// follow each other from `first_page` on, round `pages`.
+void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_t first,
+                  int64_t first_page, int64_t pages);
+
+// Ids anywhere in the tables.
+void SetIds(SmallProgram& program, int64_t batch, int64_t items, int64_t rows, Rng& rng);
+
+}  // namespace millpower::device::probe

@@ -1,0 +1,459 @@
+#include "device/probe/probe.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/system.h"
+#include "device/chip/cost_host.h"
+#include "device/chip/description_writer.h"
+#include "device/cpu/cpu_device.h"
+#include "device/probe/fit.h"
+#include "device/probe/points.h"
+
+namespace millpower::device::probe {
+namespace {
+
+constexpr char kSource[] = "measured by millpower probe";
+constexpr int64_t kMegabyte = 1 << 20;
+constexpr int64_t kPoolBytes = 256 * kMegabyte;
+constexpr int64_t kPassBytes = 128 * kMegabyte;  // far more than caches keep of it
+constexpr int64_t kPages = 3072;                 // of 64 KB: KV that no cache holds
+constexpr int kLeastRounds = 3;
+constexpr double kDigits = 1e4;  // that measured figures are rounded to
+
+// The measures of speed.
+constexpr ProductSize kHotProduct{512, 512, 8, true};
+constexpr int64_t kHotRows = 8;
+constexpr ProductSize kPass{1024, 1024, kPassBytes / (2 * kMegabyte), false};
+
+double Median(std::vector<double> values) {
+  CHECK(!values.empty());
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+double Rounded(double value) {
+  if (!(value > 0)) return value;
+  const double unit = std::pow(10, std::floor(std::log10(value))) / kDigits * 10;
+  return std::round(value / unit) * unit;
+}
+
+chip::Figure Measured(double value) { return {value, value, value, kSource, false}; }
+
+// A little Program, launched in one way, and what it took.
+struct Point {
+  std::string name;
+  SmallProgram* program = nullptr;
+  std::function<void()> prepare;  // sets the launch
+  bool passes = false;            // goes by the speed of memory, else of the cores
+  int repeats = 1;
+  bool one_thread = false;  // on a device of one thread
+  double weight = 1;        // in the fit
+  SmallProgram::Sizes sizes;
+  std::vector<double> ratios;
+  double seconds = 0;
+};
+
+class ProberImpl final : public Prober {
+ public:
+  explicit ProberImpl(const ProbeOptions& options) : options_(options) {}
+
+  Result<void> Prepare() {
+    TRY_ASSIGN(pool_, Pool::Make(kPoolBytes));
+    const cpu::CpuOptions device{.threads = options_.threads, .kernels = options_.kernels};
+    device_ = cpu::MakeCpuDevice(device);
+    cpu::CpuOptions alone = device;
+    alone.threads = 1;
+    alone_ = cpu::MakeCpuDevice(alone);
+    TRY_ASSIGN(product_, Load(*device_, ProductText(kHotProduct, DType::kBf16)));
+    product_->Set("rows", kHotRows);
+    TRY_ASSIGN(pass_, Load(*device_, ProductText(kPass, DType::kBf16)));
+    pass_->Set("rows", 1);
+    return {};
+  }
+
+  Result<Speeds> Measure() override {
+    Speeds now;
+    TRY_ASSIGN(now.product_s, Times(*product_, 9));
+    TRY_ASSIGN(now.pass_s, Times(*pass_, 3));
+    return now;
+  }
+
+  Result<Description> Describe() override {
+    if (points_.empty()) TRY(MakePoints());
+    TRY(MeasurePoints());
+    return FitChip();
+  }
+
+ private:
+  Result<SmallProgram*> Load(Device& device, const std::string& text, int64_t kv_pages = 0) {
+    TRY_ASSIGN(SmallProgram program, SmallProgram::Load(device, text, *pool_, kv_pages));
+    programs_.push_back(std::make_unique<SmallProgram>(std::move(program)));
+    return programs_.back().get();
+  }
+
+  static Result<double> Times(SmallProgram& program, int repeats) {
+    std::vector<double> times;
+    for (int i = 0; i < repeats; ++i) {
+      TRY_ASSIGN(const double seconds, program.Run());
+      times.push_back(seconds);
+    }
+    return Median(std::move(times));
+  }
+
+  Point& Add(std::string name, SmallProgram* program, std::function<void()> prepare, int repeats) {
+    Point& point = points_.emplace_back();
+    point.name = std::move(name);
+    point.program = program;
+    point.prepare = std::move(prepare);
+    point.repeats = repeats;
+    point.prepare();
+    point.sizes = program->sizes();
+    return point;
+  }
+
+  Result<void> MakePoints() {
+    TRY(AddProducts());
+    TRY(AddPasses());
+    TRY(AddAttention());
+    TRY(AddRowWork());
+    TRY(AddBags());
+    return {};
+  }
+
+  Result<void> AddProducts() {
+    for (const DType type : {DType::kBf16, DType::kF32, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K,
+                             DType::kQ6_K}) {
+      TRY_ASSIGN(SmallProgram * hot, Load(*device_, ProductText(kHotProduct, type)));
+      for (const int64_t rows : {1, 2, 4, 8, 16, 64})
+        Add(fmt::format("{} hot, {} rows", Name(type), rows), hot,
+            [hot, rows] { hot->Set("rows", rows); }, rows < 16 ? 5 : 2);
+    }
+    // Small products, where meeting counts.
+    for (const int64_t channels : {128, 512}) {
+      TRY_ASSIGN(SmallProgram * small,
+                 Load(*device_, ProductText({1024, channels, 16, true}, DType::kF32)));
+      Add(fmt::format("small product, {} channels", channels), small,
+          [small] { small->Set("rows", 1); }, 5);
+    }
+    TRY_ASSIGN(SmallProgram * alone, Load(*alone_, ProductText(kHotProduct, DType::kBf16)));
+    Add("one thread, product", alone, [alone] { alone->Set("rows", kHotRows); }, 3).one_thread =
+        true;
+    return {};
+  }
+
+  // Weights from memory, and from the last-level cache.
+  Result<void> AddPasses() {
+    const auto add = [&](const std::string& name, Device& device, int64_t bytes, DType type,
+                         std::initializer_list<int64_t> row_counts) -> Result<void> {
+      const int64_t each = isa::PackedBytes(kPass.channels, kPass.steps, type);
+      TRY_ASSIGN(SmallProgram * pass,
+                 Load(device, ProductText({kPass.steps, kPass.channels,
+                                           std::max<int64_t>(1, bytes / each), false},
+                                          type)));
+      for (const int64_t rows : row_counts)
+        Add(fmt::format("{} {} MB, {} rows", name, bytes / kMegabyte, rows), pass,
+            [pass, rows] { pass->Set("rows", rows); }, bytes < kPassBytes ? 3 : 1)
+            .passes = bytes >= kPassBytes;
+      return {};
+    };
+    TRY(add("bf16", *device_, kPassBytes, DType::kBf16, {1, 4, 8, 16}));
+    TRY(add("f32", *device_, kPassBytes, DType::kF32, {1, 16}));
+    TRY(add("q8_0", *device_, kPassBytes, DType::kQ8_0, {1, 8}));
+    TRY(add("q4_k", *device_, kPassBytes, DType::kQ4_K, {1, 8}));
+    for (const int64_t megabytes : {6, 12, 24, 48})
+      TRY(add("bf16", *device_, megabytes * kMegabyte, DType::kBf16, {1}));
+    TRY(add("one thread, bf16", *alone_, kPassBytes, DType::kBf16, {1}));
+    points_.back().one_thread = true;
+    return {};
+  }
+
+  Result<void> AddAttention() {
+    TRY_ASSIGN(SmallProgram * attention, Load(*device_, AttentionText(), kPages));
+    // Memory that nobody has written is not there yet.
+    for (int64_t page = 0; page < kPages; page += 1024) {
+      SetSequences(*attention, std::min<int64_t>(1024, kPages - page), 1, 0, page, kPages);
+      TRY(attention->Run());
+    }
+    struct Launch {
+      int64_t sequences, rows, first;
+    };
+    for (const Launch& l : {Launch{1, 1, 63}, Launch{1, 1, 1023}, Launch{16, 1, 255},
+                            Launch{8, 1, 1023}, Launch{1, 32, 0}, Launch{1, 128, 0},
+                            Launch{1, 128, 512}}) {
+      const auto set = [this, attention, l] {
+        SetSequences(*attention, l.sequences, l.rows, l.first, next_page_, kPages);
+        next_page_ = (next_page_ + l.sequences * (l.first + l.rows) / isa::kPagePositions + 1) %
+                     kPages;
+      };
+      Add(fmt::format("attention, {} of {} rows at {}", l.sequences, l.rows, l.first), attention,
+          set, 3);
+    }
+    return {};
+  }
+
+  Result<void> AddRowWork() {
+    TRY_ASSIGN(tiny_, Load(*device_, NormText(64, 64)));
+    Add("tiny instructions", tiny_, [this] { tiny_->Set("rows", 1); }, 9);
+    TRY_ASSIGN(SmallProgram * norm, Load(*device_, NormText(1024, 16)));
+    for (const int64_t rows : {8, 512})
+      Add(fmt::format("norm, {} rows", rows), norm, [norm, rows] { norm->Set("rows", rows); }, 5);
+    TRY_ASSIGN(SmallProgram * copy, Load(*device_, CopyText(1024, 4)));
+    for (const int64_t rows : {64, 2048})
+      Add(fmt::format("copy, {} rows", rows), copy, [copy, rows] { copy->Set("rows", rows); }, 5);
+    TRY_ASSIGN(SmallProgram * softmax, Load(*device_, SoftmaxText(1024, 4)));
+    Add("softmax", softmax, [softmax] { softmax->Set("rows", 32); }, 5);
+    TRY_ASSIGN(SmallProgram * little, Load(*device_, CopyText(16, 32)));
+    Add("tiny copies", little, [little] { little->Set("rows", 1); }, 9);
+    return {};
+  }
+
+  Result<void> AddBags() {
+    struct Case {
+      int64_t rows, columns, items, batch;
+      bool misses;
+    };
+    for (const Case& c : {Case{4096, 16, 1, 8, false}, Case{4096, 16, 1, 256, false},
+                          Case{4096, 16, 10, 256, false}, Case{1 << 21, 16, 1, 256, true},
+                          Case{1 << 18, 128, 4, 256, true}}) {
+      constexpr int64_t kTables = 8;
+      TRY_ASSIGN(SmallProgram * bags,
+                 Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
+      Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch), bags,
+          [this, bags, c] { SetIds(*bags, c.batch, c.items, c.rows, rng_); }, 5)
+          .passes = c.misses;
+    }
+    return {};
+  }
+
+  Result<void> MeasurePoints() {
+    const SystemClock clock;
+    const int64_t start = clock.NowNs();
+    std::vector<double> products, passes;
+    for (Point& point : points_) point.ratios.clear();
+    for (int round = 0;; ++round) {
+      const double share =
+          static_cast<double>(clock.NowNs() - start) * 1e-9 / std::max(options_.seconds, 1e-3);
+      if (round >= kLeastRounds && share >= 1) break;
+      if (options_.progress) options_.progress(std::min(1.0, share));
+      for (Point& point : points_) {
+        point.prepare();
+        // Beside it, on both sides.
+        const auto measure = [&]() -> Result<double> {
+          return point.passes ? Times(*pass_, 1) : Times(*product_, 3);
+        };
+        TRY_ASSIGN(const double before, measure());
+        if (!point.passes) TRY(point.program->Run());  // warms the caches that the measure used
+        TRY_ASSIGN(const double seconds, Times(*point.program, point.repeats));
+        TRY_ASSIGN(const double after, measure());
+        const double now = (before + after) / 2;
+        (point.passes ? passes : products).push_back(now);
+        point.ratios.push_back(seconds / now);
+      }
+    }
+    TRY(MeasureLaunch());
+    speeds_ = {Median(products), Median(passes)};
+    for (Point& point : points_)
+      point.seconds =
+          Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
+    return {};
+  }
+
+  // What handing over a launch takes beside its instructions.
+  Result<void> MeasureLaunch() {
+    SmallProgram& tiny = *tiny_;
+    std::vector<double> with, without;
+    for (int i = 0; i < 200; ++i) {
+      TRY_ASSIGN(const double all, tiny.RunByStopwatch());
+      TRY_ASSIGN(const double inside, tiny.Run());
+      with.push_back(all);
+      without.push_back(inside);
+    }
+    launch_s_ = std::max(1e-8, Median(with) - Median(without));
+    return {};
+  }
+
+  // The template with what is known without a fit.
+  Result<chip::Chip> Start() {
+    TRY_ASSIGN(chip::Chip chip, chip::ReadChip("host"));
+    chip.title = "This machine: " + ProcessorName();
+    chip.note = "Measured by millpower probe; power, energy and price are assumed";
+    chip.cores = Measured(options_.threads);
+    chip.launch_s = Measured(Rounded(launch_s_));
+    const double hot_values = static_cast<double>(kHotProduct.steps * kHotProduct.channels *
+                                                  kHotProduct.count * kHotRows);
+    const double rate = 2 * hot_values / speeds_.product_s;
+    chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s = Measured(rate);
+    chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s = Measured(2 * rate);
+    chip.memory.bytes = Measured(static_cast<double>(UsableMemoryBytes()));
+    chip.memory.bytes_per_s = Measured(static_cast<double>(kPassBytes) / speeds_.pass_s);
+    chip.memory.efficiency = {1, 1, 1, "the bandwidth is what kernels reach", false};
+    const long own_cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (own_cache >= 64 * 1024)
+      chip.scratchpad.bytes = {static_cast<double>(own_cache), static_cast<double>(own_cache),
+                               static_cast<double>(own_cache), "the system: level 2 cache", false};
+    return chip;
+  }
+
+  static std::string ProcessorName() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with("model name") && line.contains(": "))
+        return line.substr(line.find(": ") + 2, 100);
+    return "unknown processor";
+  }
+
+  Result<Description> FitChip();
+
+  const ProbeOptions options_;
+  std::optional<Pool> pool_;
+  std::unique_ptr<Device> device_, alone_;
+  std::vector<std::unique_ptr<SmallProgram>> programs_;  // destroyed before the devices
+  SmallProgram* product_ = nullptr;
+  SmallProgram* pass_ = nullptr;
+  SmallProgram* tiny_ = nullptr;
+  std::vector<Point> points_;
+  Speeds speeds_;
+  double launch_s_ = 0;
+  int64_t next_page_ = 0;
+  Rng rng_{1};
+};
+
+// Mean over the points that `wanted` takes, of ln(predicted / measured), squared but for outliers.
+Result<Description> ProberImpl::FitChip() {
+  TRY_ASSIGN(chip::Chip chip, Start());
+  auto& host = chip.fitted[chip::kHostKind];
+  auto& weights = chip.fitted[chip::kHostWeightsKind];
+  host.clear();
+  weights.clear();
+  std::vector<Knob> knobs;
+  const auto own = [&](chip::Figure& figure, double start, double least, double most) {
+    figure = Measured(start);
+    knobs.push_back({&figure.value, least, most});
+  };
+  const auto threads = static_cast<double>(options_.threads);
+  own(chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s,
+      chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s.value, 1e7, 1e16);
+  own(chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
+      chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s.value, 1e7, 1e16);
+  own(chip.memory.bytes_per_s, chip.memory.bytes_per_s.value, 1e7, 1e14);
+  own(chip.cache.bytes, 32e6, 1e6, 120e6);
+  own(chip.cache.bytes_per_s, 3 * chip.memory.bytes_per_s.value, 1e7, 1e14);
+  own(chip.scratchpad.bytes_per_s, 6 * chip.memory.bytes_per_s.value, 1e7, 1e14);
+  own(chip.vector_ops_per_s, 30e9, 1e7, 1e15);
+  own(chip.special_ops_per_s, 2e9, 1e6, 1e15);
+  own(chip.issue_s, 1e-7, 1e-9, 1e-4);
+  own(host["meet_s"], 1e-6, 1e-8, 1e-3);
+  own(host["overlap_power"], 3, 1.2, 8);
+  own(host["attention_efficiency"], 0.9, 0.05, 3);
+  own(host["score_s"], 1e-10, 1e-13, 1e-6);
+  own(host["segment_s"], 1e-8, 1e-12, 1e-5);
+  own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
+  own(host["bag_s"], 1e-8, 1e-10, 1e-5);
+  own(host["item_s"], 1e-8, 1e-10, 1e-5);
+  own(host["miss_s"], 2e-8, 1e-10, 1e-5);
+  for (const char* type : {"bf16", "f32", "q8_0", "q4_0", "q4_k", "q6_k"})
+    own(weights[std::string("load_rows_") + type], 2, 0.01, 100);
+  for (const char* type : {"q4_0", "q4_k", "q6_k"})
+    own(weights[std::string("efficiency_") + type], 0.9, 0.01, 3);
+  // Of one thread, as measured: points of a device that has no more.
+  const auto ratio = [&](const std::string& one, const std::string& all) {
+    double one_s = 0, all_s = 0;
+    for (const Point& point : points_) {
+      if (point.name == one) one_s = point.seconds;
+      if (point.name == all) all_s = point.seconds;
+    }
+    return std::clamp(all_s / one_s, 1 / threads, 1.0);
+  };
+  host["thread_share"] = Measured(ratio("one thread, product", "bf16 hot, 8 rows"));
+  host["thread_memory_share"] =
+      Measured(ratio(fmt::format("one thread, bf16 {} MB, 1 rows", kPassBytes / kMegabyte),
+                     fmt::format("bf16 {} MB, 1 rows", kPassBytes / kMegabyte)));
+
+  std::optional<Error> error;
+  const auto off = [&](Point& point) {
+    const auto predicted = point.program->Predict(chip, point.sizes);
+    if (!predicted) {
+      error = predicted.error();
+      return 0.0;
+    }
+    return std::log(*predicted / point.seconds);
+  };
+  const double least = Fit(knobs, [&] {
+    double sum = 0;
+    for (Point& point : points_) {
+      if (point.one_thread) continue;
+      const double e = std::min(std::abs(off(point)), 0.7);
+      sum += point.weight * e * e;
+    }
+    return sum;
+  });
+  (void)least;
+  if (error) return std::unexpected(*error);
+  Description description;
+  for (Point& point : points_) {
+    if (point.one_thread) continue;
+    const double e = off(point);
+    description.fit_error += std::abs(e) / static_cast<double>(points_.size());
+    if (std::getenv("MILLPOWER_PROBE_POINTS") != nullptr)
+      fmt::print(stderr, "{:<40} {:10.2f} us {:+6.1f}%\n", point.name, point.seconds * 1e6,
+                 100 * (std::exp(e) - 1));
+  }
+  for (const Knob& knob : knobs) *knob.value = Rounded(*knob.value);
+  // Its copies in low and high.
+  const auto settle = [](chip::Figure& figure) {
+    if (figure.source == kSource) figure.low = figure.high = figure.value;
+  };
+  for (chip::Figure* figure :
+       {&chip.matrix[0].ops_per_s, &chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
+        &chip.memory.bytes_per_s, &chip.cache.bytes, &chip.cache.bytes_per_s,
+        &chip.scratchpad.bytes_per_s, &chip.vector_ops_per_s, &chip.special_ops_per_s,
+        &chip.issue_s})
+    settle(*figure);
+  for (auto& [kind, constants] : chip.fitted)
+    for (auto& [name, figure] : constants) settle(figure);
+  chip.matrix[static_cast<size_t>(chip::MatrixType::kBf16)].ops_per_s = chip.matrix[0].ops_per_s;
+  description.toml = chip::ToToml(chip);
+  TRY_ASSIGN(const chip::Chip parsed, chip::ParseChip(description.toml, "the probe's description"));
+  description.chip = parsed.At(chip::Bound::kValue);
+  description.speeds = speeds_;
+  return description;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Prober>> Prober::Make(const ProbeOptions& options) {
+  auto prober = std::make_unique<ProberImpl>(options);
+  TRY(prober->Prepare());
+  return prober;
+}
+
+chip::Chip AtSpeeds(const Description& description, const Speeds& now) {
+  chip::Chip chip = description.chip;
+  const double cores = now.product_s / description.speeds.product_s;
+  const double memory = now.pass_s / description.speeds.pass_s;
+  for (chip::MatrixEngine& engine : chip.matrix) engine.ops_per_s.value /= cores;
+  for (chip::Figure* rate : {&chip.vector_ops_per_s, &chip.special_ops_per_s,
+                             &chip.cache.bytes_per_s, &chip.scratchpad.bytes_per_s})
+    rate->value /= cores;
+  chip.issue_s.value *= cores;
+  chip.launch_s.value *= cores;
+  chip.memory.bytes_per_s.value /= memory;
+  for (auto& [name, figure] : chip.fitted[chip::kHostKind]) {
+    if (name == "miss_s")
+      figure.value *= memory;
+    else if (name.ends_with("_s"))
+      figure.value *= cores;
+  }
+  return chip;
+}
+
+}  // namespace millpower::device::probe
