@@ -26,7 +26,7 @@ struct Flags {
   std::vector<std::string> models = {"qwen3-0.6b", "qwen3-1.7b", "dlrm"};
   std::vector<int64_t> batches = {1, 2, 4, 8, 16, 32};
   std::string weights = "bf16";
-  std::string dump;
+  std::string dump, chip;
   double probe_s = 10;
   double case_s = 4;
   int rounds = 5;
@@ -100,7 +100,7 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober,
     std::vector<double> times;
     double round_s = 0;
     // Short steps several times, so that a round is about as long as what measures the speed.
-    while (times.empty() || (round_s < 0.03 && times.size() < 200)) {
+    while (times.empty() || (round_s < 0.05 && times.size() < 2000)) {
       model.Set(step);
       TRY_ASSIGN(const Measured took, model.Run());
       times.push_back(took.seconds);
@@ -112,7 +112,8 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober,
     const probe::Speeds between = {(before.product_s + after.product_s) / 2,
                                    (before.pass_s + after.pass_s) / 2};
     before = after;
-    const device::chip::Chip chip = probe::AtSpeeds(described, between);
+    const device::chip::Chip chip =
+        flags.chip.empty() ? probe::AtSpeeds(described, between) : described.chip;
     TRY_ASSIGN(const device::chip::LaunchTime time, model.Predict(chip));
     const double predicted_s = chip.launch_s.value + time.seconds;
     measured.push_back(Median(times));
@@ -214,7 +215,11 @@ Result<void> Run(const Flags& flags) {
     }
     TRY_ASSIGN(const auto model, HostModel::Load(what));
     // Anew for each model.
-    TRY_ASSIGN(const probe::Description described, prober->Describe());
+    TRY_ASSIGN(probe::Description described, prober->Describe());
+    if (!flags.chip.empty()) {
+      TRY_ASSIGN(const device::chip::Chip chip, device::chip::ReadChip(flags.chip));
+      described.chip = chip.At(device::chip::Bound::kValue);
+    }
     if (!flags.dump.empty()) std::ofstream(flags.dump) << described.toml;
     if (!flags.json)
       fmt::print("probed: its own points come out within {:.1f}% on average\n",
@@ -263,6 +268,8 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "0: all of the machine")->capture_default_str();
   app.add_option("--dump", flags.dump, "Write the probe's description here");
+  app.add_option("--chip", flags.chip,
+                 "Predict by this description as it is, instead of by the probe's");
   app.add_flag("--opcodes", flags.opcodes, "Print what each opcode takes, too");
   app.add_flag("--json", flags.json, "Print as JSON");
   CLI11_PARSE(app, argc, argv);

@@ -49,7 +49,9 @@ void FillTile(DType type, std::span<std::byte> tile, Rng& rng) {
   }
 }
 
-isa::BoundWeights RandomWeights(const isa::Program& program) {
+// Weights whose values the graph has are those.
+isa::BoundWeights RandomWeights(const compile::Compiled& compiled) {
+  const isa::Program& program = compiled.program;
   size_t total = 0;
   std::vector<size_t> offsets, sizes;
   for (const isa::Buffer& buffer : program.buffers) {
@@ -70,6 +72,15 @@ isa::BoundWeights RandomWeights(const isa::Program& program) {
     std::byte* const begin = bytes.get() + offsets[i];
     bound.by_buffer.emplace_back(sizes[i] == 0 ? nullptr : begin, sizes[i]);
     if (sizes[i] == 0) continue;
+    const auto rule = compiled.packing.find(program.buffers[i].name);
+    if (rule != compiled.packing.end()) {
+      const auto known = !rule->second.values.empty() ? std::as_bytes(std::span(rule->second.values))
+                                                      : std::span(rule->second.literal.bytes);
+      if (!known.empty()) {
+        std::memcpy(begin, known.data(), std::min(known.size(), sizes[i]));
+        continue;
+      }
+    }
     const DType type = program.buffers[i].dtype;
     size_t period = tile.size();
     if (IsBlockType(type)) {
@@ -187,13 +198,14 @@ Result<std::unique_ptr<HostModel>> HostModel::Load(const HostModelOptions& optio
   compile::Options how;
   how.weight_type = options.weight_type;
   TRY_ASSIGN(compile::Compiled compiled, compile::Compile(graph, how));
+  isa::BoundWeights weights = RandomWeights(compiled);
   model->program_ = std::make_shared<const isa::Program>(std::move(compiled.program));
   model->device_ = device::cpu::MakeCpuDevice(
       {.threads = options.threads, .profile = &model->profile_});
   if (model->language_)
     model->pages_ = options.max_batch * (options.max_positions / isa::kPagePositions + 1);
   TRY_ASSIGN(model->loaded_,
-             model->device_->Load(model->program_, RandomWeights(*model->program_),
+             model->device_->Load(model->program_, std::move(weights),
                                   {.kv_pages = model->pages_}));
   model->launch_ = std::make_unique<device::Launch>(*model->program_);
   if (model->language_) TRY(model->TouchPages());

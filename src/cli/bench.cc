@@ -32,7 +32,7 @@ constexpr int kIssueTokens = 200;  // such steps are short
 constexpr int64_t kIssuePages = (kDecodePrompt + kIssueTokens) / isa::kPagePositions + 1;
 
 struct Flags {
-  std::string model;
+  std::string model, trace;
   ModelFlags shared;
   int runs = 5;
   int32_t context = 4096;
@@ -161,6 +161,8 @@ Result<Json> Measure(const Flags& flags) {
   SessionOptions options;
   TRY_ASSIGN(options.load, ToLoadOptions(flags.shared));
   options.kernels = flags.shared.kernels;
+  TRY_ASSIGN(const std::unique_ptr<device::TraceFile> trace, OpenTrace(flags.trace));
+  options.trace = trace.get();
   TRY_ASSIGN(const auto* kernel_set, kernels::SelectKernels(options.kernels));
   const auto cold = std::chrono::steady_clock::now();
   TRY_ASSIGN(Session session, StartSession(flags.model, options));
@@ -226,6 +228,7 @@ Result<Json> Measure(const Flags& flags) {
                      Share(step_bytes(context) / std::max(before, after), at_context)},
                     {"issue_cost_share", Share(1 / empty, decode)}});
   }
+  if (trace) TRY(trace->Close());
   Json result = {{"model", session.model.name},
                  {"threads", options.load.threads},
                  {"kernels", kernel_set->name},
@@ -301,6 +304,7 @@ Command AddBench(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
   command->add_flag("--json", flags->json, "One JSON object instead of a table");
+  AddTraceFlag(*command, flags->trace);
   AddCompileFlags(*command, flags->shared);
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Bench(*flags); };

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "cli/loader.h"
+#include "device/trace.h"
 
 namespace millpower::cli {
 
@@ -38,6 +39,10 @@ struct ModelFlags {
 void AddCompileFlags(CLI::App& command, ModelFlags& flags);
 // --threads, --kernels
 void AddDeviceFlags(CLI::App& command, ModelFlags& flags);
+// --trace
+void AddTraceFlag(CLI::App& command, std::string& path);
+// Null for an empty path. Errors: kIo.
+Result<std::unique_ptr<device::TraceFile>> OpenTrace(const std::string& path);
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags);
 // --threads, or as many as we may use.
 int ThreadCount(const ModelFlags& flags);

@@ -59,6 +59,17 @@ void AddDeviceFlags(CLI::App& command, ModelFlags& flags) {
       ->capture_default_str();
 }
 
+void AddTraceFlag(CLI::App& command, std::string& path) {
+  command.add_option("--trace", path,
+                     "Write when each thread worked on which instruction, in Chrome's trace format "
+                     "(ui.perfetto.dev); simulate --trace writes what a described chip would do");
+}
+
+Result<std::unique_ptr<device::TraceFile>> OpenTrace(const std::string& path) {
+  if (path.empty()) return nullptr;
+  return device::TraceFile::Open(path);
+}
+
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags) {
   LoadOptions options;
   if (flags.weights != "auto") {

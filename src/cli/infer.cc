@@ -17,7 +17,7 @@ namespace millpower::cli {
 namespace {
 
 struct Flags {
-  std::string model, output;
+  std::string model, output, trace;
   std::vector<std::string> inputs;
   bool fixed_shapes = false, json = false, profile = false;
   int repeat = 1;
@@ -171,12 +171,14 @@ Result<void> Infer(const Flags& flags) {
   for (const NamedArray& named : arrays)
     options.import.input_shapes[named.name] = named.array.shape;
   device::cpu::Profile profile;
+  TRY_ASSIGN(const std::unique_ptr<device::TraceFile> trace, OpenTrace(flags.trace));
   TRY_ASSIGN(TensorSession session,
              TensorSession::Start(flags.model, {.load = std::move(options),
                                                 .kernels = flags.shared.kernels,
                                                 .warm_up = false,
                                                 .keeper = keeper,
-                                                .profile = flags.profile ? &profile : nullptr}));
+                                                .profile = flags.profile ? &profile : nullptr,
+                                                .trace = trace.get()}));
   if (!flags.fixed_shapes) TRY(read_inputs());
   ranking::Answer answer;
   std::vector<int64_t> times_ns;
@@ -186,6 +188,7 @@ Result<void> Infer(const Flags& flags) {
     TRY_ASSIGN(answer, session.Ask(std::move(request)));
     times_ns.push_back(session.clock().NowNs() - start);
   }
+  if (trace) TRY(trace->Close());
   TRY(Report(flags, session.signature(), answer, times_ns));
   if (flags.profile) PrintProfile(profile.Lines(), flags.repeat);
   return {};
@@ -214,6 +217,7 @@ Command AddInfer(CLI::App& app) {
       "--profile", flags->profile, "Say which instructions the time goes to, on the first thread");
   command->add_flag("--json", flags->json, "Report as JSON")->excludes(profile);
   AddTensorFlags(*command, flags->tensor);
+  AddTraceFlag(*command, flags->trace);
   AddTableMemoryFlag(*command, flags->table_memory);
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Infer(*flags); };

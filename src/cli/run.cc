@@ -19,7 +19,7 @@ namespace millpower::cli {
 namespace {
 
 struct Flags {
-  std::string model, system, prompt;
+  std::string model, system, prompt, trace;
   ModelFlags shared;
   int32_t max_model_len = 0, max_tokens = 0;
   std::string kv_memory;
@@ -132,6 +132,8 @@ Result<void> Run(const Flags& flags) {
   if (!flags.kv_memory.empty()) {
     TRY_ASSIGN(options.kv_memory_bytes, ParseSize(flags.kv_memory));
   }
+  TRY_ASSIGN(const std::unique_ptr<device::TraceFile> trace, OpenTrace(flags.trace));
+  options.trace = trace.get();
   TRY_ASSIGN(Session session, StartSession(flags.model, options));
   struct sigaction action{};
   action.sa_handler = OnInterrupt;  // without SA_RESTART: at the prompt, Ctrl-C ends the input
@@ -163,6 +165,7 @@ Result<void> Run(const Flags& flags) {
     if (!flags.prompt.empty()) break;
   }
   if (interactive) std::printf("\n");
+  if (trace) TRY(trace->Close());
   return {};
 }
 
@@ -189,6 +192,7 @@ Command AddRun(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--kv-memory", flags->kv_memory, "Memory for keys and values, e.g. 2GiB");
+  AddTraceFlag(*command, flags->trace);
   AddCompileFlags(*command, flags->shared);
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Run(*flags); };

@@ -80,7 +80,8 @@ Result<std::shared_ptr<device::Device>> MakeDevice(const SessionOptions& options
   return device::cpu::MakeCpuDevice({.threads = options.load.threads,
                                      .kernels = kernel_set,
                                      .chip = options.chip,
-                                     .profile = options.profile});
+                                     .profile = options.profile,
+                                     .trace = options.trace});
 }
 
 Result<Session> StartSession(std::shared_ptr<device::Device> device, const std::string& path,

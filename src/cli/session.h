@@ -9,6 +9,7 @@
 #include "device/chip/description.h"
 #include "device/cpu/profile.h"
 #include "device/device.h"
+#include "device/trace.h"
 #include "engine/engine.h"
 
 namespace millpower::cli {
@@ -27,6 +28,7 @@ struct SessionOptions {
   bool in_background = false;
   // All may be null, and outlive the session.
   device::cpu::Profile* profile = nullptr;
+  device::TraceFile* trace = nullptr;
   std::shared_ptr<const device::chip::Chip> chip = nullptr;  // this machine's, for modelled energy
   engine::Observer* observer = nullptr;
   engine::Hooks* hooks = nullptr;

@@ -15,6 +15,7 @@ Result<TensorSession> TensorSession::Start(const std::filesystem::path& path,
   on.load.threads = options.load.threads;
   on.kernels = options.kernels;
   on.profile = options.profile;
+  on.trace = options.trace;
   TensorSession session;
   TRY_ASSIGN(session.device_, MakeDevice(on));
   session.engine_ = std::make_unique<ranking::Engine>(*session.device_, *session.clock_);

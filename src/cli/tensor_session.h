@@ -11,6 +11,7 @@
 #include "cli/tensor_loader.h"
 #include "device/cpu/profile.h"
 #include "device/device.h"
+#include "device/trace.h"
 #include "ranking/engine.h"
 
 namespace millpower::cli {
@@ -19,9 +20,10 @@ struct TensorSessionOptions {
   TensorLoadOptions load;
   std::string kernels = "auto";  // as --kernels has them
   bool warm_up = false;
-  // Both may be null, and outlive the session.
+  // All may be null, and outlive the session.
   std::shared_ptr<PageKeeper> keeper = nullptr;  // of tables that are mapped
   device::cpu::Profile* profile = nullptr;       // counts where the time goes
+  device::TraceFile* trace = nullptr;            // takes every instruction's time
 };
 
 class TensorSession {

@@ -19,6 +19,8 @@ TraceFile::~TraceFile() {
 }
 
 void TraceFile::Write(const std::string& event) {
+  const std::lock_guard lock(mutex_);
+  if (file_ == nullptr) return;  // closed
   const std::string line = (first_ ? "[\n" : ",\n") + event;
   first_ = false;
   failed_ |= std::fwrite(line.data(), 1, line.size(), file_) != line.size();
@@ -40,6 +42,7 @@ void TraceFile::Add(int process, int thread, std::string_view name, double begin
 }
 
 Result<void> TraceFile::Close() {
+  const std::lock_guard lock(mutex_);
   const char* end = first_ ? "[]\n" : "\n]\n";
   failed_ |= std::fwrite(end, 1, std::strlen(end), file_) != std::strlen(end);
   failed_ |= std::fclose(std::exchange(file_, nullptr)) != 0;

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -14,7 +15,7 @@
 
 namespace millpower::device {
 
-// A JSON array of events, one a line. Not thread-safe.
+// A JSON array of events, one a line. Safe for concurrent use.
 class TraceFile {
  public:
   // Errors: kIo.
@@ -29,13 +30,14 @@ class TraceFile {
   // Microseconds. `arguments`: JSON members, e.g. "\"bytes\":12"; may be empty.
   void Add(int process, int thread, std::string_view name, double begin_us, double duration_us,
            std::string_view arguments = {});
-  // Ends the file. Errors: kIo when anything could not be written.
+  // Ends the file; events that come later are dropped. Errors: kIo when anything could not be written.
   Result<void> Close();
 
  private:
   explicit TraceFile(std::FILE* file) : file_(file) {}
   void Write(const std::string& event);
 
+  std::mutex mutex_;
   std::FILE* file_ = nullptr;
   bool first_ = true;
   bool failed_ = false;

@@ -255,7 +255,6 @@ Work AttentionWork(const Chip& chip, const AttentionShape& shape, std::span<cons
 }
 
 Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows) {
-  if (IsHost(chip)) return HostKvAppendWork(chip, shape, rows);
   const bool narrow = IsNarrow(shape.kv);
   const double values = static_cast<double>(shape.kv_heads * shape.head_dim);
   const auto count = static_cast<double>(rows);

@@ -14,6 +14,9 @@ constexpr double kSerialFloats = 1 << 17;
 constexpr double kPanelChannels = 64;
 constexpr double kRunRows = 32;
 constexpr double kTileQueries = 24;
+// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h): of many rows,
+// and of floats at most.
+constexpr double kTileRows = 6, kMostTileRows = 8;
 
 // What an instruction keeps busy when all threads work on it, in seconds.
 struct Load {
@@ -87,9 +90,9 @@ double Missed(const Chip& chip, double bytes) {
   return std::clamp(2 * bytes / cache - 1, 0.0, 1.0);
 }
 
-// The same of what the threads' own caches hold, of all threads together.
-double LeftOwnCaches(const Chip& chip, double bytes) {
-  return std::clamp(2 * bytes / (chip.scratchpad.bytes.value * Threads(chip)) - 1, 0.0, 1.0);
+// The same of what a thread's own cache holds: any thread may get any part of the work.
+double LeftOwnCache(const Chip& chip, double bytes) {
+  return std::clamp(2 * bytes / chip.scratchpad.bytes.value - 1, 0.0, 1.0);
 }
 
 double Bandwidth(const Chip& chip) {
@@ -112,7 +115,8 @@ void AddProduct(const Chip& chip, double values, double rows, DType type, bool q
                 Load& load) {
   const HostWeights weights(chip, type);
   const double mac_s = MacSeconds(chip, weights, quantised ? type : DType::kF32);
-  const double tiles = std::ceil(rows / kHostTileRows);
+  const bool one_tile = !quantised && rows <= kMostTileRows;
+  const double tiles = one_tile ? 1 : std::ceil(rows / kTileRows);
   load.load_s += values * mac_s * weights.load_rows * tiles;
   load.compute_s += values * mac_s * rows;
 }
@@ -136,7 +140,8 @@ HostConstants::HostConstants(const Chip& chip) {
   overlap_power = std::clamp(of("overlap_power", 3), 1.0, 20.0);
   attention_efficiency = std::clamp(of("attention_efficiency", 0.9), 0.01, 10.0);
   score_s = of("score_s", 0);
-  segment_s = of("segment_s", 0);
+  append_s = of("append_s", 2 / chip.vector_ops_per_s.value);
+  contract_efficiency = std::clamp(of("contract_efficiency", 0.5), 0.001, 10.0);
   tensor_s = of("tensor_s", chip.issue_s.value);
   bag_s = of("bag_s", chip.cache.latency_s.value);
   item_s = of("item_s", chip.cache.latency_s.value);
@@ -166,7 +171,7 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
   traffic.cache = bytes + 4 * rows * static_cast<double>(shape.channels + shape.steps);
   load.memory_s = traffic.memory_read / Bandwidth(chip);
   if (chip.cache.bytes_per_s.value > 0)
-    load.memory_s += (bytes - traffic.weights) * LeftOwnCaches(chip, passed) /
+    load.memory_s += (bytes - traffic.weights) * LeftOwnCache(chip, passed) /
                      chip.cache.bytes_per_s.value;
   load.floats = values * rows;
   const double channels = static_cast<double>(shape.channels);
@@ -206,7 +211,7 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
   Traffic traffic;
   traffic.matrix_type = DType::kF32;
   Load products;
-  double scores = 0, segments = 0;
+  double scores = 0;
   for (const QueryRun& run : runs) {
     const auto first = static_cast<double>(run.first_position);
     const auto rows = static_cast<double>(run.rows);
@@ -222,8 +227,6 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
       for (double tile = 0; tile < tiles; ++tile)
         AddProduct(chip, 2 * seen * dim * kv_heads, queries / tiles, shape.kv, false, products);
       scores += queries * seen * kv_heads;
-      segments += queries * kv_heads *
-                  std::ceil(seen / static_cast<double>(isa::kAttentionSegment));
       load.parts += kv_heads;
       load.floats = std::max(load.floats, 2 * (first + at + count) * dim);
     }
@@ -235,28 +238,35 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
   load.load_s = products.load_s / c.attention_efficiency;
   load.compute_s = products.compute_s / c.attention_efficiency;
   load.memory_s = traffic.memory_read / Bandwidth(chip);
-  load.rest_s = scores * c.score_s + segments * c.segment_s;
+  load.rest_s = scores * c.score_s;
   traffic.matrix_ops = 4 * scores * dim;
   traffic.cache = traffic.memory_read;
   return WorkOf(chip, c, load, traffic);
 }
 
-Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows) {
+Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows,
+                      int64_t sequences) {
+  const HostConstants c(chip);
   const double values =
       2 * static_cast<double>(rows) * static_cast<double>(shape.kv_heads * shape.head_dim);
-  RowTraffic traffic;
-  traffic.read = values * SizeBytes(DType::kF32);
-  traffic.written = values * SizeBytes(DType::kF32);  // rounded and moved one by one
-  traffic.vector_ops = 4 * values;
-  traffic.rows = static_cast<double>(rows);
-  return HostRowWork(chip, traffic);
+  Load load;
+  load.memory_s = values * c.append_s;  // into lines that are far apart
+  const auto lists = static_cast<double>(std::max<int64_t>(1, sequences));
+  load.parts = lists * std::ceil(static_cast<double>(rows) / lists / kRunRows);
+  // As the device guesses: all runs are full.
+  load.floats = load.parts * kRunRows * values / std::max(1.0, static_cast<double>(rows));
+  Traffic traffic;
+  traffic.cache = values * SizeBytes(DType::kF32);
+  traffic.memory_written = values * SizeBytes(shape.kv);
+  traffic.vector_ops = values;
+  return WorkOf(chip, c, load, traffic);
 }
 
 Work HostRowWork(const Chip& chip, const RowTraffic& t) {
   const HostConstants c(chip);
   const double bytes = t.read + t.written + t.constants + t.state_read + t.state_written;
   Load load;
-  const double left = LeftOwnCaches(chip, bytes);
+  const double left = LeftOwnCache(chip, bytes);
   const double missed = Missed(chip, bytes);
   load.load_s = bytes * (1 - left) / chip.scratchpad.bytes_per_s.value;
   if (left > missed && chip.cache.bytes_per_s.value > 0)
@@ -264,12 +274,15 @@ Work HostRowWork(const Chip& chip, const RowTraffic& t) {
   load.memory_s = bytes * missed / Bandwidth(chip);
   load.compute_s =
       t.vector_ops / chip.vector_ops_per_s.value + t.special_ops / chip.special_ops_per_s.value;
-  if (t.matrix_ops > 0) load.compute_s += t.matrix_ops / std::max(1.0, MatrixRate(chip, DType::kF32));
+  if (t.matrix_ops > 0)
+    load.compute_s +=
+        t.matrix_ops / (std::max(1.0, MatrixRate(chip, DType::kF32)) * c.contract_efficiency);
+  load.rest_s = t.gathered * c.item_s;
   if (t.on_tensors) load.begin_s = c.tensor_s;
   Traffic traffic;
   const double missed_rows = t.random_reads * (1 - t.cached_share);
   if (t.random_reads > 0) {
-    load.rest_s = t.rows * c.bag_s + t.random_reads * c.item_s +
+    load.rest_s += t.rows * c.bag_s + t.random_reads * c.item_s +
                   missed_rows * (c.miss_s + t.random_bytes / Bandwidth(chip));
     traffic.memory_read += missed_rows * t.random_bytes;
   }

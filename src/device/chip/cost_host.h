@@ -35,10 +35,11 @@ struct HostConstants {
   double overlap_power;        // how sharply the slowest of computing, loading and memory decides
   double attention_efficiency;  // of the rate of products
   double score_s;               // of attention, a query and a position: exponentials and sums
-  double segment_s;             // of attention, a query and a segment of positions, on one thread
+  double append_s;              // a key's or value's number that is put into its page
+  double contract_efficiency;   // of the rate of products, of two computed matrices
   double tensor_s;              // an instruction on tensors, besides its issue: shapes and strides
   double bag_s;                 // a pooled bag, its rows at hand, by all threads
-  double item_s;                // a row of a bag, likewise
+  double item_s;                // a row of a bag, or what an index picks, likewise
   double miss_s;                // a row that comes from memory, besides its bytes
 
   explicit HostConstants(const Chip& chip);
@@ -51,9 +52,6 @@ struct HostWeights {
 
   HostWeights(const Chip& chip, DType type);
 };
-
-// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h: 6 to 8).
-inline constexpr double kHostTileRows = 6;
 
 // V = channels · steps values of a weight, m = 1 / (rate · efficiency) seconds for a row of one.
 //   load     V m load_rows · tiles of rows
@@ -70,12 +68,13 @@ Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
                           std::span<const int64_t> rows_of_expert);
 
 // Keys and values are weights of as many rows as queries share them, of 24 at a time; beside the
-// products score_s for each query and position that it sees, and segment_s for each query and
-// segment. Memory is read once for each sequence.
+// products score_s for each query and position that it sees. Memory is read once for each sequence.
 Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
                        std::span<const QueryRun> runs);
 
-Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows);
+// `rows` of `sequences` that take about as many each.
+Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows,
+                      int64_t sequences);
 
 // (operations^p + bytes^p)^(1/p) + rows here and there; bytes at the rate of the smallest memory
 // that holds all of them.

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "device/chip/cost_collective.h"
 #include "device/chip/cost_experts.h"
+#include "device/chip/cost_host.h"
 #include "device/chip/cost_matmul.h"
 #include "device/chip/cost_rows.h"
 #include "isa/layout.h"
@@ -166,6 +167,9 @@ AttentionShape ShapeOfPages(const isa::Buffer& kv) {
 }
 
 Work OfKvAppend(const Case& c) {
+  if (IsHost(c.chip))
+    return HostKvAppendWork(c.chip, ShapeOfPages(c.buffer(isa::kv_append::kKv)),
+                            c.Rows(isa::kv_append::kK), c.Rows(isa::kv_append::kSequences));
   return KvAppendWork(c.chip, ShapeOfPages(c.buffer(isa::kv_append::kKv)),
                       c.Rows(isa::kv_append::kK));
 }
@@ -242,6 +246,10 @@ Work OfTake(const Case& c) {
     traffic.read += wanted * c.ElementBytes(isa::take::kX);
   }
   traffic.written = c.Bytes(isa::take::kY);
+  const auto axis = static_cast<int>(c.in.integer(isa::take::kAxis));
+  double run = 1;
+  for (int i = axis + 1; i < isa::kMaxTensorRank; ++i) run *= c.Dimension(isa::take::kX, i);
+  traffic.gathered = wanted / run;
   traffic.rows = reads;
   return RowWork(c.chip, traffic, false);
 }

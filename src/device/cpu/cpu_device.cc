@@ -29,6 +29,9 @@ namespace {
 
 constexpr double kMicrojoules = 1e6;
 
+// Of the events of a trace; the timing device's are process 1, so that both may lie in one picture.
+constexpr int kTraceProcess = 2;
+
 const SystemClock kClock;
 
 class CpuProgram;
@@ -39,6 +42,7 @@ class Turnstile {
   explicit Turnstile(int threads) : team_(threads) {}
 
   ThreadTeam& team() { return team_; }
+  int64_t start_ns() const { return start_ns_; }
 
   Arbiter::Id Join(CpuProgram& program) {
     const std::lock_guard lock(mutex_);
@@ -74,6 +78,7 @@ class Turnstile {
     int64_t device_ns = 0;  // of the last launch
   };
 
+  const int64_t start_ns_ = kClock.NowNs();
   ThreadTeam team_;  // run by the thread that has set running_
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -150,6 +155,7 @@ class CpuProgram final : public LoadedProgram {
     CHECK(ticket == ticket_) << ticket;
     completed_ = ticket;
     Completion completion{turnstile_.Complete(id_)};
+    if (options_.trace != nullptr) WriteTrace();
     if (timer_) {
       const double seconds = static_cast<double>(completion.device_ns) * 1e-9;
       completion.energy_uj =
@@ -269,6 +275,7 @@ class CpuProgram final : public LoadedProgram {
       instructions.push_back(
           program_->streams[static_cast<size_t>(step.stream)][static_cast<size_t>(step.index)]);
     if (options_.profile != nullptr) DeclareProfile(instructions);
+    if (options_.trace != nullptr) DeclareTrace(instructions);
     conflicts_ = FindConflicts(*program_, instructions);
     try {
       for (const isa::Instruction& instruction : instructions)
@@ -337,6 +344,8 @@ class CpuProgram final : public LoadedProgram {
   // where what it is about to do conflicts with what is not complete.
   void RunSteps(int member) {
     const bool timed = options_.profile != nullptr && member == 0;
+    WorkSpan* const spans =
+        options_.trace == nullptr ? nullptr : spans_[static_cast<size_t>(member)].data();
     int64_t begin_ns = timed ? kClock.NowNs() : 0;
     for (size_t i = 0; i < steps_.size(); ++i) {
       Progress& progress = progress_[i];
@@ -346,12 +355,15 @@ class CpuProgram final : public LoadedProgram {
       // Of an idle one too: who comes after it need not know what it comes after.
       for (const int32_t before : conflicts_[i])
         WaitWhileEqual(progress_[static_cast<size_t>(before)].is_complete, 0);
+      const int64_t work_ns = spans != nullptr ? kClock.NowNs() : 0;
       if (progress.how == How::kShared) {
         RunShared(*steps_[i], progress, member);
       } else {
         if (progress.how == How::kSerial) steps_[i]->Run(frame_, 0, progress.units, member);
         Complete(progress);
       }
+      if (spans != nullptr && progress.how != How::kIdle)
+        spans[i] = {work_ns, kClock.NowNs() - work_ns};
       if (!timed) continue;
       const int64_t now_ns = kClock.NowNs();
       step_ns_[i] = progress.how == How::kIdle ? 0 : now_ns - begin_ns;
@@ -391,6 +403,29 @@ class CpuProgram final : public LoadedProgram {
     profile_begin_ = options_.profile->Declare(std::move(lines));
   }
 
+  void DeclareTrace(const std::vector<isa::Instruction>& instructions) {
+    for (const isa::Instruction& instruction : instructions)
+      traced_.push_back({isa::Info(instruction.op).name,
+                         "\"writes\":\"" + WhatItWrites(instruction) + "\""});
+    spans_.assign(static_cast<size_t>(team_.count()), std::vector<WorkSpan>(traced_.size()));
+    for (int member = 0; member < team_.count(); ++member)
+      options_.trace->NameRow(kTraceProcess, member, "CPU device, measured",
+                              "thread " + std::to_string(member));
+  }
+
+  // What the threads noted of the last launch.
+  void WriteTrace() {
+    for (size_t member = 0; member < spans_.size(); ++member)
+      for (size_t i = 0; i < traced_.size(); ++i) {
+        WorkSpan& span = spans_[member][i];
+        if (span.begin_ns != 0)
+          options_.trace->Add(kTraceProcess, static_cast<int>(member), traced_[i].name,
+                              static_cast<double>(span.begin_ns - turnstile_.start_ns()) / 1e3,
+                              static_cast<double>(span.duration_ns) / 1e3, traced_[i].arguments);
+        span = {};
+      }
+  }
+
   std::string WhatItWrites(const isa::Instruction& instruction) const {
     const auto text = [this](const isa::Dim& dim) {
       return dim.reg < 0 ? std::to_string(dim.size)
@@ -423,6 +458,17 @@ class CpuProgram final : public LoadedProgram {
   std::unique_ptr<Progress[]> progress_;         // by step
   size_t profile_begin_ = 0;                     // with a profile: its first line that is ours
   std::vector<int64_t> step_ns_;                 // by step, of the last launch
+  // With a trace: by step what to call it, and by thread and step when the thread worked on it.
+  struct Traced {
+    const char* name = nullptr;
+    std::string arguments;
+  };
+  struct WorkSpan {
+    int64_t begin_ns = 0;  // 0: not at all
+    int64_t duration_ns = 0;
+  };
+  std::vector<Traced> traced_;
+  std::vector<std::vector<WorkSpan>> spans_;
   Frame frame_;
   Faults faults_;
   Ticket ticket_ = 0, completed_ = 0;

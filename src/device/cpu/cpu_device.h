@@ -15,6 +15,7 @@
 #include "device/cpu/group.h"
 #include "device/cpu/profile.h"
 #include "device/device.h"
+#include "device/trace.h"
 #include "kernels/kernels.h"
 
 namespace millpower::device::cpu {
@@ -39,6 +40,10 @@ struct CpuOptions {
   bool empty_kernels = false;
   Profile* profile = nullptr;             // null: time is not taken; outlives the device
   ExpertCounts* expert_counts = nullptr;  // null: choices are not counted; outlives the device
+  // Where every launch writes when each thread worked on which instruction; times from the device's
+  // start. Written when a launch is completed, so that its own time has no part of it. Null: not
+  // wanted; outlives the device.
+  TraceFile* trace = nullptr;
   // The devices that run Programs of several ranks with this one, and which of them this is. Null:
   // the only one. Their launches must be given to all of them, each by a thread of its own: a
   // device waits for the others at every collective.

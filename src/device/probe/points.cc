@@ -45,7 +45,7 @@ std::string ProductText(const ProductSize& size, DType type) {
   return text + kEnd;
 }
 
-std::string AttentionText() {
+std::string AttentionText(bool attends) {
   return std::string(
              "program attention\nregister rows 1024\nregister seqs 1024\n"
              "register page_entries 65536\nregister pages 65536 at_load\nsemaphores 0\n"
@@ -53,10 +53,11 @@ std::string AttentionText() {
              "buffer v input f32 rows [rows, 1024]\nbuffer sequences input i32 rows [seqs, 4]\n"
              "buffer pages input i32 rows [page_entries, 1] below pages\n"
              "buffer kv kv bf16 pages [pages, 8 x 128]\n"
-             "buffer out output f32 rows [rows, 2048]\nstream compute\n") +
-         "  kv_append k=k v=v sequences=sequences pages=pages kv=kv\n"
-         "  attention q=q sequences=sequences pages=pages kv=kv out=out heads=16 scale=0.1 "
-         "window=0\n" +
+             "buffer out output f32 rows [rows, 2048]\nstream compute\n"
+             "  kv_append k=k v=v sequences=sequences pages=pages kv=kv\n") +
+         (attends ? "  attention q=q sequences=sequences pages=pages kv=kv out=out heads=16 "
+                    "scale=0.1 window=0\n"
+                  : "") +
          kEnd;
 }
 
@@ -75,6 +76,25 @@ std::string CopyText(int64_t columns, int64_t count) {
 std::string SoftmaxText(int64_t columns, int64_t count) {
   return RowsText(columns, count,
                   fmt::format("softmax x=x:[rows,{0}] y=y:[rows,{0}] log=0", columns));
+}
+
+std::string InteractionText(int64_t vectors, int64_t columns, bool picks) {
+  const int64_t pairs = vectors * (vectors - 1) / 2;
+  std::string text = fmt::format(
+      "program interaction\nregister batch 4096\nsemaphores 0\n"
+      "buffer a input f32 rows [batch, {0}]\nbuffer index input i32 rows [{1}, 1]\n"
+      "buffer products scratch f32 rows [batch, {2}]\nbuffer y output f32 rows [batch, {1}]\n"
+      "stream compute\n",
+      vectors * columns, pairs, vectors * vectors);
+  text += fmt::format(
+      "  contract a=a:[batch,{0},{1}] b=a:[batch,{0},{1}] y=products:[batch,{0},{0}] "
+      "transpose_a=0 transpose_b=1\n",
+      vectors, columns);
+  for (int64_t i = 0; i < (picks ? 4 : 1); ++i)
+    text += fmt::format("  take x=products:[batch,{0}] index=index:[{1}] y=y:[batch,{1}] axis=1 "
+                        "policy=1\n",
+                        vectors * vectors, pairs);
+  return text + kEnd;
 }
 
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items) {

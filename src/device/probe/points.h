@@ -22,13 +22,17 @@ struct ProductSize {
 };
 std::string ProductText(const ProductSize& size, DType type);
 
-// kv_append, then attention of 16 query heads over 8 KV heads of 128, bf16.
-std::string AttentionText();
+// kv_append and, if `attends`, attention of 16 query heads over 8 KV heads of 128, bf16.
+std::string AttentionText(bool attends);
 
 // Rows of `columns` f32: normalised, copied, their softmax.
 std::string NormText(int64_t columns, int64_t count);
 std::string CopyText(int64_t columns, int64_t count);
 std::string SoftmaxText(int64_t columns, int64_t count);
+
+// Of `vectors` vectors of `columns` in each row, all products of two, and those of two different
+// ones picked: the interaction of a DLRM.
+std::string InteractionText(int64_t vectors, int64_t columns, bool picks);
 
 // `tables` tables of `rows` rows of `columns` f32; bags of `items` rows of each.
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);

@@ -22,16 +22,23 @@ namespace {
 
 constexpr char kSource[] = "measured by millpower probe";
 constexpr int64_t kMegabyte = 1 << 20;
-constexpr int64_t kPoolBytes = 256 * kMegabyte;
+constexpr int64_t kPoolBytes = 640 * kMegabyte;
 constexpr int64_t kPassBytes = 128 * kMegabyte;  // far more than caches keep of it
-constexpr int64_t kPages = 3072;                 // of 64 KB: KV that no cache holds
+constexpr int64_t kPages = 6144;                 // of 64 KB: KV that no cache holds
+constexpr int64_t kAppendPages = 1024;
 constexpr int kLeastRounds = 3;
-constexpr double kDigits = 1e4;  // that measured figures are rounded to
 
-// The measures of speed.
-constexpr ProductSize kHotProduct{512, 512, 8, true};
-constexpr int64_t kHotRows = 8;
+// The measures of speed: a product whose weight comes from caches and counts for little, and a pass
+// through memory of which only the weights count.
+constexpr ProductSize kProduct{1024, 1024, 2, true};
+constexpr int64_t kProductRows = 64;
 constexpr ProductSize kPass{1024, 1024, kPassBytes / (2 * kMegabyte), false};
+
+// For how long the machine's speed is looked at: beside a step, and beside a point.
+constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
+constexpr double kPoint_s = 0.004;
+
+constexpr char kProductAlone[] = "product alone";
 
 double Median(std::vector<double> values) {
   CHECK(!values.empty());
@@ -40,10 +47,15 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
+// Of runs of one thing: what three in four of them exceed, which others' work on the machine hardly
+// touches, and the median, which it does.
+struct Times {
+  double quiet_s = 0, median_s = 0;
+};
+
+// Four digits: more than were measured.
 double Rounded(double value) {
-  if (!(value > 0)) return value;
-  const double unit = std::pow(10, std::floor(std::log10(value))) / kDigits * 10;
-  return std::round(value / unit) * unit;
+  return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
 }
 
 chip::Figure Measured(double value) { return {value, value, value, kSource, false}; }
@@ -54,7 +66,7 @@ struct Point {
   SmallProgram* program = nullptr;
   std::function<void()> prepare;  // sets the launch
   bool passes = false;            // goes by the speed of memory, else of the cores
-  int repeats = 1;
+  bool anew = false;              // prepared before each run: other rows, other pages
   bool one_thread = false;  // on a device of one thread
   double weight = 1;        // in the fit
   SmallProgram::Sizes sizes;
@@ -73,18 +85,20 @@ class ProberImpl final : public Prober {
     cpu::CpuOptions alone = device;
     alone.threads = 1;
     alone_ = cpu::MakeCpuDevice(alone);
-    TRY_ASSIGN(product_, Load(*device_, ProductText(kHotProduct, DType::kBf16)));
-    product_->Set("rows", kHotRows);
-    TRY_ASSIGN(pass_, Load(*device_, ProductText(kPass, DType::kBf16)));
-    pass_->Set("rows", 1);
+    TRY_ASSIGN(product_, Load(*device_, ProductText(kProduct, DType::kBf16)));
+    product_->Set("rows", kProductRows);
+    for (int64_t at = 0; at < kPoolBytes; at += kPassBytes) {
+      TRY_ASSIGN(SmallProgram * pass, Load(*device_, ProductText(kPass, DType::kBf16), 0, at));
+      pass->Set("rows", 1);
+      passes_.push_back(pass);
+    }
     return {};
   }
 
   Result<Speeds> Measure() override {
-    Speeds now;
-    TRY_ASSIGN(now.product_s, Times(*product_, 9));
-    TRY_ASSIGN(now.pass_s, Times(*pass_, 3));
-    return now;
+    TRY_ASSIGN(const Times product, ProductTimes(kLook_s));
+    TRY_ASSIGN(const Times pass, PassTimes(kLook_s));
+    return Speeds{product.median_s, pass.median_s};
   }
 
   Result<Description> Describe() override {
@@ -94,27 +108,43 @@ class ProberImpl final : public Prober {
   }
 
  private:
-  Result<SmallProgram*> Load(Device& device, const std::string& text, int64_t kv_pages = 0) {
-    TRY_ASSIGN(SmallProgram program, SmallProgram::Load(device, text, *pool_, kv_pages));
+  Result<SmallProgram*> Load(Device& device, const std::string& text, int64_t kv_pages = 0,
+                             int64_t first_byte = 0) {
+    TRY_ASSIGN(SmallProgram program,
+               SmallProgram::Load(device, text, *pool_, kv_pages, first_byte));
     programs_.push_back(std::make_unique<SmallProgram>(std::move(program)));
     return programs_.back().get();
   }
 
-  static Result<double> Times(SmallProgram& program, int repeats) {
+  // Runs of a Program, given by `next`, until they have taken `least_s` and are `least` at least.
+  template <typename Next>
+  static Result<Times> TimesOf(const Next& next, double least_s, int least) {
     std::vector<double> times;
-    for (int i = 0; i < repeats; ++i) {
-      TRY_ASSIGN(const double seconds, program.Run());
+    double sum = 0;
+    while (sum < least_s || std::ssize(times) < least) {
+      TRY_ASSIGN(const double seconds, next()->Run());
       times.push_back(seconds);
+      sum += seconds;
     }
-    return Median(std::move(times));
+    const auto quiet = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 4);
+    std::ranges::nth_element(times, quiet);
+    return Times{*quiet, Median(times)};
   }
 
-  Point& Add(std::string name, SmallProgram* program, std::function<void()> prepare, int repeats) {
+  Result<Times> ProductTimes(double least_s) {
+    return TimesOf([this] { return product_; }, least_s, 5);
+  }
+  // Never the part that has just been read: caches may hold 128 MB.
+  Result<Times> PassTimes(double least_s) {
+    return TimesOf([this] { return passes_[next_pass_ = (next_pass_ + 1) % passes_.size()]; },
+                   least_s, 2);
+  }
+
+  Point& Add(std::string name, SmallProgram* program, std::function<void()> prepare) {
     Point& point = points_.emplace_back();
     point.name = std::move(name);
     point.program = program;
     point.prepare = std::move(prepare);
-    point.repeats = repeats;
     point.prepare();
     point.sizes = program->sizes();
     return point;
@@ -130,59 +160,78 @@ class ProberImpl final : public Prober {
   }
 
   Result<void> AddProducts() {
+    constexpr ProductSize kHot{1024, 512, 4, true};
     for (const DType type : {DType::kBf16, DType::kF32, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K,
                              DType::kQ6_K}) {
-      TRY_ASSIGN(SmallProgram * hot, Load(*device_, ProductText(kHotProduct, type)));
+      ProductSize size = kHot;
+      if (type == DType::kF32) size.channels /= 2, size.count *= 2;  // to stay in a level 2 cache
+      TRY_ASSIGN(SmallProgram * hot, Load(*device_, ProductText(size, type)));
       for (const int64_t rows : {1, 2, 4, 8, 16, 64})
         Add(fmt::format("{} hot, {} rows", Name(type), rows), hot,
-            [hot, rows] { hot->Set("rows", rows); }, rows < 16 ? 5 : 2);
+            [hot, rows] { hot->Set("rows", rows); });
     }
-    // Small products, where meeting counts.
-    for (const int64_t channels : {128, 512}) {
-      TRY_ASSIGN(SmallProgram * small,
-                 Load(*device_, ProductText({1024, channels, 16, true}, DType::kF32)));
-      Add(fmt::format("small product, {} channels", channels), small,
-          [small] { small->Set("rows", 1); }, 5);
-    }
-    TRY_ASSIGN(SmallProgram * alone, Load(*alone_, ProductText(kHotProduct, DType::kBf16)));
-    Add("one thread, product", alone, [alone] { alone->Set("rows", kHotRows); }, 3).one_thread =
-        true;
+    TRY_ASSIGN(SmallProgram * alone, Load(*alone_, ProductText(kProduct, DType::kBf16)));
+    Add(kProductAlone, alone, [alone] { alone->Set("rows", kProductRows); }).one_thread = true;
     return {};
   }
 
   // Weights from memory, and from the last-level cache.
   Result<void> AddPasses() {
-    const auto add = [&](const std::string& name, Device& device, int64_t bytes, DType type,
-                         std::initializer_list<int64_t> row_counts) -> Result<void> {
-      const int64_t each = isa::PackedBytes(kPass.channels, kPass.steps, type);
+    struct Pass {
+      int64_t steps, channels, megabytes;
+      DType type;
+      std::vector<int64_t> rows;
+    };
+    const auto add = [&](const std::string& name, Device& device, const Pass& p) -> Result<void> {
+      const int64_t bytes = p.megabytes * kMegabyte;
+      const int64_t count = std::max<int64_t>(
+          1, bytes / isa::PackedBytes(p.channels, p.steps, p.type));
       TRY_ASSIGN(SmallProgram * pass,
-                 Load(device, ProductText({kPass.steps, kPass.channels,
-                                           std::max<int64_t>(1, bytes / each), false},
-                                          type)));
-      for (const int64_t rows : row_counts)
-        Add(fmt::format("{} {} MB, {} rows", name, bytes / kMegabyte, rows), pass,
-            [pass, rows] { pass->Set("rows", rows); }, bytes < kPassBytes ? 3 : 1)
+                 Load(device, ProductText({p.steps, p.channels, count, false}, p.type), 0,
+                      next_byte_));
+      next_byte_ = (next_byte_ + kPassBytes) % kPoolBytes;
+      for (const int64_t rows : p.rows)
+        Add(fmt::format("{}{} {} MB, {} rows", name, Name(p.type), p.megabytes, rows), pass,
+            [pass, rows] { pass->Set("rows", rows); })
             .passes = bytes >= kPassBytes;
       return {};
     };
-    TRY(add("bf16", *device_, kPassBytes, DType::kBf16, {1, 4, 8, 16}));
-    TRY(add("f32", *device_, kPassBytes, DType::kF32, {1, 16}));
-    TRY(add("q8_0", *device_, kPassBytes, DType::kQ8_0, {1, 8}));
-    TRY(add("q4_k", *device_, kPassBytes, DType::kQ4_K, {1, 8}));
-    for (const int64_t megabytes : {6, 12, 24, 48})
-      TRY(add("bf16", *device_, megabytes * kMegabyte, DType::kBf16, {1}));
-    TRY(add("one thread, bf16", *alone_, kPassBytes, DType::kBf16, {1}));
+    constexpr int64_t kAll = kPassBytes / kMegabyte;
+    TRY(add("", *device_, {1024, 2048, kAll, DType::kBf16, {1, 2, 4, 8}}));
+    TRY(add("", *device_, {3072, 1024, kAll / 2, DType::kBf16, {16}}));
+    TRY(add("", *device_, {1024, 1024, kAll, DType::kF32, {1, 8}}));
+    TRY(add("", *device_, {1024, 2048, kAll, DType::kQ8_0, {1, 8}}));
+    TRY(add("", *device_, {1024, 2048, kAll, DType::kQ4_K, {1, 8}}));
+    for (const int64_t megabytes : {4, 12, 24, 48})
+      TRY(add("", *device_, {1024, 1024, megabytes, DType::kBf16, {1}}));
+    // As in the multilayer perceptrons of recommenders.
+    TRY(add("", *device_, {512, 256, 2, DType::kF32, {1, 4, 32}}));
+    TRY(add("alone, ", *alone_, {1024, 1024, kAll, DType::kBf16, {1}}));
     points_.back().one_thread = true;
     return {};
   }
 
-  Result<void> AddAttention() {
-    TRY_ASSIGN(SmallProgram * attention, Load(*device_, AttentionText(), kPages));
-    // Memory that nobody has written is not there yet.
-    for (int64_t page = 0; page < kPages; page += 1024) {
-      SetSequences(*attention, std::min<int64_t>(1024, kPages - page), 1, 0, page, kPages);
-      TRY(attention->Run());
+  // Memory that nobody has written is not there yet: writes one position of each page.
+  Result<SmallProgram*> LoadAttention(bool attends, int64_t pages) {
+    TRY_ASSIGN(SmallProgram * program, Load(*device_, AttentionText(attends), pages));
+    constexpr int64_t kAtOnce = 1024;
+    for (int64_t page = 0; page < pages; page += kAtOnce) {
+      SetSequences(*program, std::min(kAtOnce, pages - page), 1, 0, page, pages);
+      TRY(program->Run());
     }
+    return program;
+  }
+
+  Result<void> AddAttention() {
+    TRY_ASSIGN(SmallProgram * attention, LoadAttention(/*attends=*/true, kPages));
+    TRY_ASSIGN(SmallProgram * append, LoadAttention(/*attends=*/false, kAppendPages));
+    for (const auto& [sequences, rows] : {std::pair<int64_t, int64_t>{16, 1}, {1, 128}})
+      Add(fmt::format("append, {} of {} rows", sequences, rows), append,
+          [this, append, sequences, rows] {
+            SetSequences(*append, sequences, rows, 0, next_page_, kAppendPages);
+            next_page_ = (next_page_ + sequences * ((rows + 15) / 16)) % kAppendPages;
+          })
+          .anew = true;
     struct Launch {
       int64_t sequences, rows, first;
     };
@@ -195,24 +244,31 @@ class ProberImpl final : public Prober {
                      kPages;
       };
       Add(fmt::format("attention, {} of {} rows at {}", l.sequences, l.rows, l.first), attention,
-          set, 3);
+          set)
+          .anew = true;
     }
     return {};
   }
 
   Result<void> AddRowWork() {
     TRY_ASSIGN(tiny_, Load(*device_, NormText(64, 64)));
-    Add("tiny instructions", tiny_, [this] { tiny_->Set("rows", 1); }, 9);
+    Add("tiny instructions", tiny_, [this] { tiny_->Set("rows", 1); });
     TRY_ASSIGN(SmallProgram * norm, Load(*device_, NormText(1024, 16)));
     for (const int64_t rows : {8, 512})
-      Add(fmt::format("norm, {} rows", rows), norm, [norm, rows] { norm->Set("rows", rows); }, 5);
+      Add(fmt::format("norm, {} rows", rows), norm, [norm, rows] { norm->Set("rows", rows); });
     TRY_ASSIGN(SmallProgram * copy, Load(*device_, CopyText(1024, 4)));
     for (const int64_t rows : {64, 2048})
-      Add(fmt::format("copy, {} rows", rows), copy, [copy, rows] { copy->Set("rows", rows); }, 5);
+      Add(fmt::format("copy, {} rows", rows), copy, [copy, rows] { copy->Set("rows", rows); });
     TRY_ASSIGN(SmallProgram * softmax, Load(*device_, SoftmaxText(1024, 4)));
-    Add("softmax", softmax, [softmax] { softmax->Set("rows", 32); }, 5);
+    Add("softmax", softmax, [softmax] { softmax->Set("rows", 32); });
+    for (const bool picks : {false, true}) {
+      TRY_ASSIGN(SmallProgram * dots, Load(*device_, InteractionText(27, 16, picks)));
+      for (const int64_t batch : {4, 32})
+        Add(fmt::format("interaction{}, batch {}", picks ? " picked" : "", batch), dots,
+            [dots, batch] { dots->Set("batch", batch); });
+    }
     TRY_ASSIGN(SmallProgram * little, Load(*device_, CopyText(16, 32)));
-    Add("tiny copies", little, [little] { little->Set("rows", 1); }, 9);
+    Add("tiny copies", little, [little] { little->Set("rows", 1); });
     return {};
   }
 
@@ -227,9 +283,10 @@ class ProberImpl final : public Prober {
       constexpr int64_t kTables = 8;
       TRY_ASSIGN(SmallProgram * bags,
                  Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
-      Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch), bags,
-          [this, bags, c] { SetIds(*bags, c.batch, c.items, c.rows, rng_); }, 5)
-          .passes = c.misses;
+      Point& point =
+          Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch),
+              bags, [this, bags, c] { SetIds(*bags, c.batch, c.items, c.rows, rng_); });
+      point.passes = point.anew = c.misses;
     }
     return {};
   }
@@ -244,26 +301,40 @@ class ProberImpl final : public Prober {
           static_cast<double>(clock.NowNs() - start) * 1e-9 / std::max(options_.seconds, 1e-3);
       if (round >= kLeastRounds && share >= 1) break;
       if (options_.progress) options_.progress(std::min(1.0, share));
-      for (Point& point : points_) {
-        point.prepare();
-        // Beside it, on both sides.
-        const auto measure = [&]() -> Result<double> {
-          return point.passes ? Times(*pass_, 1) : Times(*product_, 3);
-        };
-        TRY_ASSIGN(const double before, measure());
-        if (!point.passes) TRY(point.program->Run());  // warms the caches that the measure used
-        TRY_ASSIGN(const double seconds, Times(*point.program, point.repeats));
-        TRY_ASSIGN(const double after, measure());
-        const double now = (before + after) / 2;
-        (point.passes ? passes : products).push_back(now);
-        point.ratios.push_back(seconds / now);
-      }
+      TRY(MeasureRound(products, passes));
     }
     TRY(MeasureLaunch());
     speeds_ = {Median(products), Median(passes)};
     for (Point& point : points_)
       point.seconds =
           Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
+    return {};
+  }
+
+  // Each point between two looks at the machine's speed.
+  Result<void> MeasureRound(std::vector<double>& products, std::vector<double>& passes) {
+    Times product, pass;  // the last looks
+    for (Point& point : points_) {
+      Times& last = point.passes ? pass : product;
+      const auto look = [&] {
+        return point.passes ? PassTimes(kShortLook_s) : ProductTimes(kShortLook_s);
+      };
+      if (last.median_s == 0) {
+        TRY_ASSIGN(last, look());
+      }
+      point.prepare();
+      if (!point.passes) TRY(point.program->Run());  // so that caches hold what it works on
+      const auto next = [&] {
+        if (point.anew) point.prepare();
+        return point.program;
+      };
+      TRY_ASSIGN(const Times times, TimesOf(next, kPoint_s, point.passes ? 2 : 5));
+      TRY_ASSIGN(const Times after, look());
+      const double quiet_s = (std::exchange(last, after).quiet_s + after.quiet_s) / 2;
+      (point.passes ? passes : products).push_back(after.median_s);
+      point.ratios.push_back(times.quiet_s / quiet_s);
+      if (point.passes) product = {};  // that was a while ago
+    }
     return {};
   }
 
@@ -288,9 +359,10 @@ class ProberImpl final : public Prober {
     chip.note = "Measured by millpower probe; power, energy and price are assumed";
     chip.cores = Measured(options_.threads);
     chip.launch_s = Measured(Rounded(launch_s_));
-    const double hot_values = static_cast<double>(kHotProduct.steps * kHotProduct.channels *
-                                                  kHotProduct.count * kHotRows);
-    const double rate = 2 * hot_values / speeds_.product_s;
+    const double rate = 2 *
+                        static_cast<double>(kProduct.steps * kProduct.channels * kProduct.count *
+                                            kProductRows) /
+                        speeds_.product_s;
     chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s = Measured(rate);
     chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s = Measured(2 * rate);
     chip.memory.bytes = Measured(static_cast<double>(UsableMemoryBytes()));
@@ -318,7 +390,9 @@ class ProberImpl final : public Prober {
   std::unique_ptr<Device> device_, alone_;
   std::vector<std::unique_ptr<SmallProgram>> programs_;  // destroyed before the devices
   SmallProgram* product_ = nullptr;
-  SmallProgram* pass_ = nullptr;
+  std::vector<SmallProgram*> passes_;  // each through another part of the pool
+  size_t next_pass_ = 0;
+  int64_t next_byte_ = 0;
   SmallProgram* tiny_ = nullptr;
   std::vector<Point> points_;
   Speeds speeds_;
@@ -347,6 +421,8 @@ Result<Description> ProberImpl::FitChip() {
   own(chip.memory.bytes_per_s, chip.memory.bytes_per_s.value, 1e7, 1e14);
   own(chip.cache.bytes, 32e6, 1e6, 120e6);
   own(chip.cache.bytes_per_s, 3 * chip.memory.bytes_per_s.value, 1e7, 1e14);
+  own(chip.scratchpad.bytes, chip.scratchpad.bytes.value, chip.scratchpad.bytes.value / 2,
+      chip.scratchpad.bytes.value * 4);
   own(chip.scratchpad.bytes_per_s, 6 * chip.memory.bytes_per_s.value, 1e7, 1e14);
   own(chip.vector_ops_per_s, 30e9, 1e7, 1e15);
   own(chip.special_ops_per_s, 2e9, 1e6, 1e15);
@@ -355,7 +431,8 @@ Result<Description> ProberImpl::FitChip() {
   own(host["overlap_power"], 3, 1.2, 8);
   own(host["attention_efficiency"], 0.9, 0.05, 3);
   own(host["score_s"], 1e-10, 1e-13, 1e-6);
-  own(host["segment_s"], 1e-8, 1e-12, 1e-5);
+  own(host["append_s"], 2e-9, 1e-12, 1e-6);
+  own(host["contract_efficiency"], 0.3, 0.001, 3);
   own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
   own(host["bag_s"], 1e-8, 1e-10, 1e-5);
   own(host["item_s"], 1e-8, 1e-10, 1e-5);
@@ -364,19 +441,16 @@ Result<Description> ProberImpl::FitChip() {
     own(weights[std::string("load_rows_") + type], 2, 0.01, 100);
   for (const char* type : {"q4_0", "q4_k", "q6_k"})
     own(weights[std::string("efficiency_") + type], 0.9, 0.01, 3);
-  // Of one thread, as measured: points of a device that has no more.
-  const auto ratio = [&](const std::string& one, const std::string& all) {
-    double one_s = 0, all_s = 0;
-    for (const Point& point : points_) {
-      if (point.name == one) one_s = point.seconds;
-      if (point.name == all) all_s = point.seconds;
-    }
-    return std::clamp(all_s / one_s, 1 / threads, 1.0);
+  // Of one thread, as measured.
+  const auto seconds_of = [&](const std::string& name) {
+    const auto found = std::ranges::find(points_, name, &Point::name);
+    CHECK(found != points_.end()) << name;
+    return found->seconds;
   };
-  host["thread_share"] = Measured(ratio("one thread, product", "bf16 hot, 8 rows"));
-  host["thread_memory_share"] =
-      Measured(ratio(fmt::format("one thread, bf16 {} MB, 1 rows", kPassBytes / kMegabyte),
-                     fmt::format("bf16 {} MB, 1 rows", kPassBytes / kMegabyte)));
+  host["thread_share"] =
+      Measured(Rounded(std::clamp(speeds_.product_s / seconds_of(kProductAlone), 1 / threads, 1.0)));
+  host["thread_memory_share"] = Measured(
+      Rounded(std::clamp(speeds_.pass_s / seconds_of("alone, bf16 128 MB, 1 rows"), 1 / threads, 1.0)));
 
   std::optional<Error> error;
   const auto off = [&](Point& point) {
@@ -415,7 +489,7 @@ Result<Description> ProberImpl::FitChip() {
   for (chip::Figure* figure :
        {&chip.matrix[0].ops_per_s, &chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
         &chip.memory.bytes_per_s, &chip.cache.bytes, &chip.cache.bytes_per_s,
-        &chip.scratchpad.bytes_per_s, &chip.vector_ops_per_s, &chip.special_ops_per_s,
+        &chip.scratchpad.bytes, &chip.scratchpad.bytes_per_s, &chip.vector_ops_per_s, &chip.special_ops_per_s,
         &chip.issue_s})
     settle(*figure);
   for (auto& [kind, constants] : chip.fitted)

@@ -23,7 +23,7 @@ namespace millpower::device::probe {
 struct ProbeOptions {
   int threads = 1;
   const kernels::KernelSet* kernels = nullptr;  // null: the fastest this machine has
-  double seconds = 12;  // of measuring; at least each point three times is measured
+  double seconds = 12;  // of measuring; every point is measured three times at least
   std::function<void(double share)> progress;  // 0 to 1, now and then; may be null
 };
 
@@ -49,7 +49,7 @@ class Prober {
   // Errors: those of the device.
   virtual Result<Description> Describe() = 0;
 
-  // The machine's speed now: takes some 30 ms.
+  // The machine's speed now: takes some 100 ms.
   virtual Result<Speeds> Measure() = 0;
 };
 

@@ -43,13 +43,13 @@ Result<Pool> Pool::Make(int64_t bytes) {
 }
 
 Result<SmallProgram> SmallProgram::Load(Device& device, const std::string& text, const Pool& pool,
-                                        int64_t kv_pages) {
+                                        int64_t kv_pages, int64_t first_byte) {
   auto parsed = isa::Parse(text);
   CHECK(parsed) << parsed.error().message;
   const auto verified = isa::Verify(*parsed);
   CHECK(verified) << verified.error().message;
   isa::BoundWeights weights;
-  int64_t at = 0;
+  int64_t at = first_byte;
   for (const isa::Buffer& buffer : parsed->buffers) {
     weights.by_buffer.emplace_back();
     if (buffer.kind != isa::BufferKind::kWeight) continue;

@@ -31,9 +31,9 @@ class Pool {
 class SmallProgram {
  public:
   // `text`: a sound Program (CHECK), as the probe writes it. `first_byte`: where in the pool its
-  // first weight lies.
+  // first weight lies, a multiple of 64.
   static Result<SmallProgram> Load(Device& device, const std::string& text, const Pool& pool,
-                                   int64_t kv_pages = 0);
+                                   int64_t kv_pages = 0, int64_t first_byte = 0);
 
   const isa::Program& program() const { return loaded_->program(); }
   void Set(const std::string& reg, int64_t value);
