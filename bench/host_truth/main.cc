@@ -1,7 +1,7 @@
-// host_truth: the timing device against the stopwatch, on the machine it runs on. Models with random
-// weights run on the CPU device; the same Programs are timed on the description that the probe makes
-// of this machine, just before. Machines drift: the probe's two measures of speed are taken beside
-// every step. docs/chip.md has the results.
+// host_truth: the timing device against the stopwatch, on the machine it runs on. Models with
+// random weights run on the CPU device; the same Programs are timed on the description that the
+// probe makes of this machine, just before. Machines drift: the probe's two measures of speed are
+// taken beside every step. docs/chip.md has the results.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -85,8 +85,8 @@ std::map<std::string, double> MeasuredOpcodes(device::cpu::Profile& profile) {
 }
 
 // Steps of one kind, each between two looks at the machine's speed.
-Result<Row> RunCase(const Flags& flags, probe::Prober& prober,
-                    const probe::Description& described, HostModel& model, const StepCase& step) {
+Result<Row> RunCase(const Flags& flags, probe::Prober& prober, const probe::Description& described,
+                    HostModel& model, const StepCase& step) {
   Row row;
   row.name = step.name;
   std::vector<double> ratios, measured, predicted;
@@ -136,9 +136,10 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober,
 }
 
 void Print(const Flags& flags, const Row& row) {
-  fmt::print("{:<11} {:<26} predicted {:9.3f} ms  measured {:9.3f} ms  {:+6.1f}%  (spread {:.0f}%)\n",
-             row.model, row.name, 1e3 * row.predicted_s, 1e3 * row.measured_s,
-             100 * (row.ratio - 1), 100 * row.spread);
+  fmt::print(
+      "{:<11} {:<26} predicted {:9.3f} ms  measured {:9.3f} ms  {:+6.1f}%  (spread {:.0f}%)\n",
+      row.model, row.name, 1e3 * row.predicted_s, 1e3 * row.measured_s, 100 * (row.ratio - 1),
+      100 * row.spread);
   if (flags.opcodes)
     for (const auto& [name, opcode] : row.opcodes)
       fmt::print("    {:<16} predicted {:9.3f} ms  measured {:9.3f} ms\n", name,
@@ -176,8 +177,7 @@ Json ToJson(const Score& score) {
 
 Json ToJson(const std::vector<Row>& rows, const Flags& flags) {
   Json out = ToJson(ScoreOf(rows, ""));
-  for (const std::string& model : flags.models)
-    out["models"][model] = ToJson(ScoreOf(rows, model));
+  for (const std::string& model : flags.models) out["models"][model] = ToJson(ScoreOf(rows, model));
   out["cases"] = Json::array();
   for (const Row& row : rows) {
     Json entry = {{"model", row.model},

@@ -44,7 +44,8 @@ void FillTile(DType type, std::span<std::byte> tile, Rng& rng) {
     return;
   }
   for (size_t at = 0; at + 4 <= tile.size(); at += 4) {
-    const uint32_t value = 0x3c803c80u | (static_cast<uint32_t>(Mix64(rng.Below(1u << 30))) & 0x807f807fu);
+    const uint32_t value =
+        0x3c803c80u | (static_cast<uint32_t>(Mix64(rng.Below(1u << 30))) & 0x807f807fu);
     std::memcpy(tile.data() + at, &value, sizeof value);
   }
 }
@@ -74,8 +75,9 @@ isa::BoundWeights RandomWeights(const compile::Compiled& compiled) {
     if (sizes[i] == 0) continue;
     const auto rule = compiled.packing.find(program.buffers[i].name);
     if (rule != compiled.packing.end()) {
-      const auto known = !rule->second.values.empty() ? std::as_bytes(std::span(rule->second.values))
-                                                      : std::span(rule->second.literal.bytes);
+      const auto known = !rule->second.values.empty()
+                             ? std::as_bytes(std::span(rule->second.values))
+                             : std::span(rule->second.literal.bytes);
       if (!known.empty()) {
         std::memcpy(begin, known.data(), std::min(known.size(), sizes[i]));
         continue;
@@ -98,9 +100,9 @@ isa::BoundWeights RandomWeights(const compile::Compiled& compiled) {
 
 // Distinct values of the 26 categorical features of Criteo Kaggle, as facebookresearch/dlrm counts
 // them; tables of more rows than kMostRows are cut, so that they take a quarter of a gigabyte.
-constexpr int64_t kCriteoRows[] = {1460,  583,  10131227, 2202608, 305, 24, 12517, 633,     3,
-                                   93145, 5683, 8351593,  3194,    27,  14992, 5461306, 10, 5652,
-                                   2173,  4,    7046547,  18,      15,  286181, 105,    142572};
+constexpr int64_t kCriteoRows[] = {
+    1460, 583,   10131227, 2202608, 305,  24,   12517, 633,     3,  93145, 5683,   8351593, 3194,
+    27,   14992, 5461306,  10,      5652, 2173, 4,     7046547, 18, 15,    286181, 105,     142572};
 constexpr int64_t kMostRows = 1'000'000;
 constexpr int64_t kTableColumns = 16;
 
@@ -136,8 +138,7 @@ Result<ir::Graph> DlrmGraph(int64_t max_batch) {
   TRY_ASSIGN(features[0], node(Op::kReshape, {bottom}, {{"shape", one_feature}}));
   for (size_t i = 0; i < std::size(kCriteoRows); ++i) {
     const std::string name = std::to_string(i);
-    const auto ids =
-        graph.AddInput("ids_" + name, DType::kI64, {Symbol("batch"), Constant(1)});
+    const auto ids = graph.AddInput("ids_" + name, DType::kI64, {Symbol("batch"), Constant(1)});
     const auto table =
         graph.AddWeight("table." + name, DType::kF32,
                         {Constant(std::min(kCriteoRows[i], kMostRows)), Constant(kTableColumns)});
@@ -161,10 +162,10 @@ Result<ir::Graph> DlrmGraph(int64_t max_batch) {
   for (int64_t i = 0; i < count; ++i)
     for (int64_t j = 0; j < i; ++j) below.push_back(i * count + j);
   const auto bytes = std::as_bytes(std::span(below));
-  const auto index = graph.AddLiteral("below", DType::kI64, {std::ssize(below)},
-                                      {bytes.begin(), bytes.end()});
-  TRY_ASSIGN(const ValueId pairs, node(Op::kTake, {flat, index},
-                                       {{"axis", int64_t{1}}, {"policy", int64_t{1}}}));
+  const auto index =
+      graph.AddLiteral("below", DType::kI64, {std::ssize(below)}, {bytes.begin(), bytes.end()});
+  TRY_ASSIGN(const ValueId pairs,
+             node(Op::kTake, {flat, index}, {{"axis", int64_t{1}}, {"policy", int64_t{1}}}));
   TRY_ASSIGN(const ValueId joined, node(Op::kJoin, {bottom, pairs}, {{"axis", int64_t{1}}}));
   TRY_ASSIGN(const ValueId top,
              mlp(joined, kTableColumns + std::ssize(below), {512, 256, 1}, false));
@@ -200,13 +201,12 @@ Result<std::unique_ptr<HostModel>> HostModel::Load(const HostModelOptions& optio
   TRY_ASSIGN(compile::Compiled compiled, compile::Compile(graph, how));
   isa::BoundWeights weights = RandomWeights(compiled);
   model->program_ = std::make_shared<const isa::Program>(std::move(compiled.program));
-  model->device_ = device::cpu::MakeCpuDevice(
-      {.threads = options.threads, .profile = &model->profile_});
+  model->device_ =
+      device::cpu::MakeCpuDevice({.threads = options.threads, .profile = &model->profile_});
   if (model->language_)
     model->pages_ = options.max_batch * (options.max_positions / isa::kPagePositions + 1);
-  TRY_ASSIGN(model->loaded_,
-             model->device_->Load(model->program_, std::move(weights),
-                                  {.kv_pages = model->pages_}));
+  TRY_ASSIGN(model->loaded_, model->device_->Load(model->program_, std::move(weights),
+                                                  {.kv_pages = model->pages_}));
   model->launch_ = std::make_unique<device::Launch>(*model->program_);
   if (model->language_) TRY(model->TouchPages());
   return model;
@@ -310,7 +310,8 @@ Result<Measured> HostModel::Run() {
 Result<device::chip::LaunchTime> HostModel::Predict(const device::chip::Chip& chip) const {
   std::vector<int64_t> registers = launch_->registers;
   for (size_t i = 0; i < registers.size(); ++i)
-    if (program_->registers[i].at_load) registers[i] = loaded_->LoadRegister(static_cast<int32_t>(i));
+    if (program_->registers[i].at_load)
+      registers[i] = loaded_->LoadRegister(static_cast<int32_t>(i));
   device::LaunchChecker checker(*program_);
   TRY(checker.Check(*launch_, registers));
   device::chip::Timer timer(program_, chip, {});

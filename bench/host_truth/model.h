@@ -19,7 +19,7 @@ namespace millpower::truth {
 
 // Steps of one kind.
 struct StepCase {
-  std::string name;       // "decode, batch 8 at 256"
+  std::string name;  // "decode, batch 8 at 256"
   bool prefill = false;
   int64_t batch = 1;
   int64_t rows = 1;   // of each sequence
@@ -27,8 +27,8 @@ struct StepCase {
 };
 
 struct HostModelOptions {
-  std::string name;                   // "qwen3-0.6b", "dlrm"
-  std::optional<DType> weight_type;   // of matrices
+  std::string name;                  // "qwen3-0.6b", "dlrm"
+  std::optional<DType> weight_type;  // of matrices
   int threads = 1;
   int64_t max_batch = 32;
   int64_t max_rows = 512;

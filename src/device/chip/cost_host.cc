@@ -14,8 +14,8 @@ constexpr double kSerialFloats = 1 << 17;
 constexpr double kPanelChannels = 64;
 constexpr double kRunRows = 32;
 constexpr double kTileQueries = 24;
-// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h): of many rows,
-// and of floats at most.
+// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h): of many
+// rows, and of floats at most.
 constexpr double kTileRows = 6, kMostTileRows = 8;
 
 // What an instruction keeps busy when all threads work on it, in seconds.
@@ -47,12 +47,11 @@ double Unevenness(const Chip& chip, double alone, double parts) {
   return (rounds * threads + last / ShareOf(chip, alone, last)) / parts;
 }
 
-double Norm(double a, double b, double c, double power) {
-  const double most = std::max({a, b, c});
-  if (most <= 0) return 0;
-  return most * std::pow(std::pow(a / most, power) + std::pow(b / most, power) +
-                             std::pow(c / most, power),
-                         1 / power);
+// Of two that overlap: the longer one, and the more of the shorter the nearer they are.
+double Overlapped(double a, double b, double power) {
+  const double longer = std::max(a, b), shorter = std::min(a, b);
+  if (longer <= 0) return 0;
+  return longer * std::pow(1 + std::pow(shorter / longer, power), 1 / power);
 }
 
 Work WorkOf(const Chip& chip, const HostConstants& c, Load load, const Traffic& traffic) {
@@ -72,8 +71,10 @@ Work WorkOf(const Chip& chip, const HostConstants& c, Load load, const Traffic& 
     load.memory_s *= Unevenness(chip, c.thread_memory_share, load.parts);
   }
   Wave wave;
-  wave.busy(Unit::kVector) =
-      begin_s + Norm(load.load_s, load.compute_s, load.memory_s, c.overlap_power) + load.rest_s;
+  wave.busy(Unit::kVector) = begin_s +
+                             Overlapped(Overlapped(load.load_s, load.compute_s, c.overlap_power),
+                                        load.memory_s, c.memory_power) +
+                             load.rest_s;
   wave.busy(Unit::kMemory) = load.memory_s;
   wave.busy(Unit::kMatrix) = traffic.matrix_ops > 0 ? load.compute_s : 0;
   wave.busy(Unit::kCache) = load.load_s;
@@ -137,15 +138,16 @@ HostConstants::HostConstants(const Chip& chip) {
   meet_s = of("meet_s", chip.issue_s.value);
   thread_share = std::clamp(of("thread_share", 1 / Threads(chip)), 0.01, 1.0);
   thread_memory_share = std::clamp(of("thread_memory_share", 1 / Threads(chip)), 0.01, 1.0);
-  overlap_power = std::clamp(of("overlap_power", 3), 1.0, 20.0);
+  overlap_power = std::clamp(of("overlap_power", 2), 1.0, 20.0);
+  memory_power = std::clamp(of("memory_power", 4), 1.0, 20.0);
   attention_efficiency = std::clamp(of("attention_efficiency", 0.9), 0.01, 10.0);
-  score_s = of("score_s", 0);
+  segment_s = of("segment_s", 0);
   append_s = of("append_s", 2 / chip.vector_ops_per_s.value);
   contract_efficiency = std::clamp(of("contract_efficiency", 0.5), 0.001, 10.0);
   tensor_s = of("tensor_s", chip.issue_s.value);
-  bag_s = of("bag_s", chip.cache.latency_s.value);
-  item_s = of("item_s", chip.cache.latency_s.value);
-  miss_s = of("miss_s", chip.memory.latency_s.value / Threads(chip));
+  bag_s = chip.Fitted(kHostTablesKind, "bag_s", chip.cache.latency_s.value);
+  item_s = chip.Fitted(kHostTablesKind, "item_s", chip.cache.latency_s.value);
+  miss_s = chip.Fitted(kHostTablesKind, "miss_s", chip.memory.latency_s.value / Threads(chip));
 }
 
 HostWeights::HostWeights(const Chip& chip, DType type) {
@@ -171,11 +173,12 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
   traffic.cache = bytes + 4 * rows * static_cast<double>(shape.channels + shape.steps);
   load.memory_s = traffic.memory_read / Bandwidth(chip);
   if (chip.cache.bytes_per_s.value > 0)
-    load.memory_s += (bytes - traffic.weights) * LeftOwnCache(chip, passed) /
-                     chip.cache.bytes_per_s.value;
+    load.memory_s +=
+        (bytes - traffic.weights) * LeftOwnCache(chip, passed) / chip.cache.bytes_per_s.value;
   load.floats = values * rows;
   const double channels = static_cast<double>(shape.channels);
-  load.parts = std::ceil(channels / kPanelChannels) * std::max(1.0, std::floor(rows / kTileQueries));
+  load.parts =
+      std::ceil(channels / kPanelChannels) * std::max(1.0, std::floor(rows / kTileQueries));
   return WorkOf(chip, c, load, traffic);
 }
 
@@ -211,34 +214,35 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
   Traffic traffic;
   traffic.matrix_type = DType::kF32;
   Load products;
-  double scores = 0;
+  double scores = 0, segments = 0;
   for (const QueryRun& run : runs) {
     const auto first = static_cast<double>(run.first_position);
     const auto rows = static_cast<double>(run.rows);
     if (rows <= 0) continue;
     for (double at = 0; at < rows; at += kRunRows) {
       const double count = std::min(kRunRows, rows - at);
-      const double seen = (PositionsSeen(shape, first + at) +
-                           PositionsSeen(shape, first + at + count - 1)) /
-                          2;
+      const double seen =
+          (PositionsSeen(shape, first + at) + PositionsSeen(shape, first + at + count - 1)) / 2;
       const double queries = count * group;
       // Keys and values of `seen` positions pass once for each tile of queries.
       const double tiles = std::ceil(queries / kTileQueries);
       for (double tile = 0; tile < tiles; ++tile)
         AddProduct(chip, 2 * seen * dim * kv_heads, queries / tiles, shape.kv, false, products);
       scores += queries * seen * kv_heads;
+      segments +=
+          queries * kv_heads * std::ceil(seen / static_cast<double>(isa::kAttentionSegment));
       load.parts += kv_heads;
       load.floats = std::max(load.floats, 2 * (first + at + count) * dim);
     }
     const double last = PositionsSeen(shape, first + rows - 1);
-    traffic.memory_read += 2 * (last + (shape.window > 0 ? rows - 1 : 0)) * dim * kv_heads *
-                           WeightBytes(shape.kv);
+    traffic.memory_read +=
+        2 * (last + (shape.window > 0 ? rows - 1 : 0)) * dim * kv_heads * WeightBytes(shape.kv);
   }
   load.floats *= load.parts;  // as the device guesses: all as long as the longest
   load.load_s = products.load_s / c.attention_efficiency;
   load.compute_s = products.compute_s / c.attention_efficiency;
   load.memory_s = traffic.memory_read / Bandwidth(chip);
-  load.rest_s = scores * c.score_s;
+  load.rest_s = segments * c.segment_s;
   traffic.matrix_ops = 4 * scores * dim;
   traffic.cache = traffic.memory_read;
   return WorkOf(chip, c, load, traffic);
@@ -283,7 +287,7 @@ Work HostRowWork(const Chip& chip, const RowTraffic& t) {
   const double missed_rows = t.random_reads * (1 - t.cached_share);
   if (t.random_reads > 0) {
     load.rest_s += t.rows * c.bag_s + t.random_reads * c.item_s +
-                  missed_rows * (c.miss_s + t.random_bytes / Bandwidth(chip));
+                   missed_rows * (c.miss_s + t.random_bytes / Bandwidth(chip));
     traffic.memory_read += missed_rows * t.random_bytes;
   }
   load.floats = (t.written + t.random_reads * (t.random_bytes + 256)) / 4;

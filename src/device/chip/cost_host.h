@@ -1,5 +1,6 @@
 // How long instructions take on the machine that the CPU device (cpu/) runs on: its description is
-// measured by `millpower probe`, and has the constants [fitted.host] and [fitted.host_weights].
+// measured by `millpower probe`, and has the constants [fitted.host], [fitted.host_weights] and
+// [fitted.host_tables].
 // docs/chip.md has the formulas and how far they are off.
 //
 // All threads work on one instruction after the other, whatever its stream: each is one wave that
@@ -22,25 +23,29 @@ namespace millpower::device::chip {
 
 inline constexpr char kHostKind[] = "host";
 inline constexpr char kHostWeightsKind[] = "host_weights";
+inline constexpr char kHostTablesKind[] = "host_tables";
 
 // Whether a chip is such a machine: it has [fitted.host].
 bool IsHost(const Chip& chip);
 
 // [fitted.host]
 struct HostConstants {
-  double meet_s;               // threads that meet over an instruction they share, and its issue
-  double thread_share;         // of what all threads compute, what one alone does: 1/threads, or
-                               // up to 1 where threads share a core
-  double thread_memory_share;  // of what all get from memory
-  double overlap_power;        // how sharply the slowest of computing, loading and memory decides
+  double meet_s;                // threads that meet over an instruction they share, and its issue
+  double thread_share;          // of what all threads compute, what one alone does: 1/threads, or
+                                // up to 1 where threads share a core
+  double thread_memory_share;   // of what all get from memory
+  double overlap_power;         // how sharply the slower of computing and loading decides
+  double memory_power;          // and of both and memory
   double attention_efficiency;  // of the rate of products
-  double score_s;               // of attention, a query and a position: exponentials and sums
-  double append_s;              // a key's or value's number that is put into its page
-  double contract_efficiency;   // of the rate of products, of two computed matrices
-  double tensor_s;              // an instruction on tensors, besides its issue: shapes and strides
-  double bag_s;                 // a pooled bag, its rows at hand, by all threads
-  double item_s;                // a row of a bag, or what an index picks, likewise
-  double miss_s;                // a row that comes from memory, besides its bytes
+  double segment_s;  // of attention, a query and a segment of 256 positions: softmax, sums
+  double append_s;   // a key's or value's number that is put into its page
+  double contract_efficiency;  // of the rate of products, of two computed matrices
+  double tensor_s;             // an instruction on tensors, besides its issue: shapes and strides
+
+  // [fitted.host_tables], by all threads
+  double bag_s;   // a pooled bag, its rows at hand
+  double item_s;  // a row of a bag, or what an index picks, likewise
+  double miss_s;  // a row that comes from memory, besides its bytes
 
   explicit HostConstants(const Chip& chip);
 };
@@ -57,7 +62,8 @@ struct HostWeights {
 //   load     V m load_rows · tiles of rows
 //   compute  V m rows
 //   memory   bytes of what the caches do not hold / bandwidth
-//   total    (load^p + compute^p + memory^p)^(1/p) + meet_s
+//   total    ((load^p + compute^p)^(q/p) + memory^q)^(1/q) + meet_s,
+//            p = overlap_power, q = memory_power
 // One thread alone, where there is little to do (cpu/'s own rule): load and compute over
 // thread_share, memory over thread_memory_share, issue_s instead of meet_s. Panels of 64 channels
 // that do not divide among the threads end with fewer of these at work.
@@ -68,7 +74,8 @@ Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
                           std::span<const int64_t> rows_of_expert);
 
 // Keys and values are weights of as many rows as queries share them, of 24 at a time; beside the
-// products score_s for each query and position that it sees. Memory is read once for each sequence.
+// products segment_s for each query and segment that it sees. Memory is read once for each
+// sequence.
 Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
                        std::span<const QueryRun> runs);
 
@@ -76,8 +83,8 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
 Work HostKvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows,
                       int64_t sequences);
 
-// (operations^p + bytes^p)^(1/p) + rows here and there; bytes at the rate of the smallest memory
-// that holds all of them.
+// As products, load being bytes that caches hold, and rows here and there besides; bytes at the
+// rate of the smallest memory that holds all of them.
 Work HostRowWork(const Chip& chip, const RowTraffic& traffic);
 
 }  // namespace millpower::device::chip

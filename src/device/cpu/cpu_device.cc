@@ -405,8 +405,8 @@ class CpuProgram final : public LoadedProgram {
 
   void DeclareTrace(const std::vector<isa::Instruction>& instructions) {
     for (const isa::Instruction& instruction : instructions)
-      traced_.push_back({isa::Info(instruction.op).name,
-                         "\"writes\":\"" + WhatItWrites(instruction) + "\""});
+      traced_.push_back(
+          {isa::Info(instruction.op).name, "\"writes\":\"" + WhatItWrites(instruction) + "\""});
     spans_.assign(static_cast<size_t>(team_.count()), std::vector<WorkSpan>(traced_.size()));
     for (int member = 0; member < team_.count(); ++member)
       options_.trace->NameRow(kTraceProcess, member, "CPU device, measured",

@@ -91,9 +91,10 @@ std::string InteractionText(int64_t vectors, int64_t columns, bool picks) {
       "transpose_a=0 transpose_b=1\n",
       vectors, columns);
   for (int64_t i = 0; i < (picks ? 4 : 1); ++i)
-    text += fmt::format("  take x=products:[batch,{0}] index=index:[{1}] y=y:[batch,{1}] axis=1 "
-                        "policy=1\n",
-                        vectors * vectors, pairs);
+    text += fmt::format(
+        "  take x=products:[batch,{0}] index=index:[{1}] y=y:[batch,{1}] axis=1 "
+        "policy=1\n",
+        vectors * vectors, pairs);
   return text + kEnd;
 }
 

@@ -37,8 +37,8 @@ std::string InteractionText(int64_t vectors, int64_t columns, bool picks);
 // `tables` tables of `rows` rows of `columns` f32; bags of `items` rows of each.
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);
 
-// Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their pages
-// follow each other from `first_page` on, round `pages`.
+// Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their
+// pages follow each other from `first_page` on, round `pages`.
 void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_t first,
                   int64_t first_page, int64_t pages);
 

@@ -22,17 +22,14 @@ namespace {
 
 constexpr char kSource[] = "measured by millpower probe";
 constexpr int64_t kMegabyte = 1 << 20;
-constexpr int64_t kPoolBytes = 640 * kMegabyte;
-constexpr int64_t kPassBytes = 128 * kMegabyte;  // far more than caches keep of it
-constexpr int64_t kPages = 6144;                 // of 64 KB: KV that no cache holds
-constexpr int64_t kAppendPages = 1024;
-constexpr int kLeastRounds = 3;
+constexpr int64_t kPasses = 5;  // that the pool holds, of weights: more than caches keep of them
+constexpr int64_t kPageBytes = 64 << 10;
 
 // The measures of speed: a product whose weight comes from caches and counts for little, and a pass
 // through memory of which only the weights count.
 constexpr ProductSize kProduct{1024, 1024, 2, true};
 constexpr int64_t kProductRows = 64;
-constexpr ProductSize kPass{1024, 1024, kPassBytes / (2 * kMegabyte), false};
+constexpr int64_t kPassSize = 1024;  // channels and steps
 
 // For how long the machine's speed is looked at: beside a step, and beside a point.
 constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
@@ -54,9 +51,7 @@ struct Times {
 };
 
 // Four digits: more than were measured.
-double Rounded(double value) {
-  return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
-}
+double Rounded(double value) { return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr); }
 
 chip::Figure Measured(double value) { return {value, value, value, kSource, false}; }
 
@@ -67,8 +62,8 @@ struct Point {
   std::function<void()> prepare;  // sets the launch
   bool passes = false;            // goes by the speed of memory, else of the cores
   bool anew = false;              // prepared before each run: other rows, other pages
-  bool one_thread = false;  // on a device of one thread
-  double weight = 1;        // in the fit
+  bool one_thread = false;        // on a device of one thread
+  double weight = 1;              // in the fit
   SmallProgram::Sizes sizes;
   std::vector<double> ratios;
   double seconds = 0;
@@ -76,10 +71,14 @@ struct Point {
 
 class ProberImpl final : public Prober {
  public:
-  explicit ProberImpl(const ProbeOptions& options) : options_(options) {}
+  explicit ProberImpl(const ProbeOptions& options)
+      : options_(options),
+        pass_bytes_(std::max<int64_t>(4, options.memory_bytes / 8 / kMegabyte) * kMegabyte),
+        pool_bytes_(kPasses * pass_bytes_),
+        pages_(std::max<int64_t>(1024, options.memory_bytes * 3 / 8 / kPageBytes)) {}
 
   Result<void> Prepare() {
-    TRY_ASSIGN(pool_, Pool::Make(kPoolBytes));
+    TRY_ASSIGN(pool_, Pool::Make(pool_bytes_));
     const cpu::CpuOptions device{.threads = options_.threads, .kernels = options_.kernels};
     device_ = cpu::MakeCpuDevice(device);
     cpu::CpuOptions alone = device;
@@ -87,8 +86,10 @@ class ProberImpl final : public Prober {
     alone_ = cpu::MakeCpuDevice(alone);
     TRY_ASSIGN(product_, Load(*device_, ProductText(kProduct, DType::kBf16)));
     product_->Set("rows", kProductRows);
-    for (int64_t at = 0; at < kPoolBytes; at += kPassBytes) {
-      TRY_ASSIGN(SmallProgram * pass, Load(*device_, ProductText(kPass, DType::kBf16), 0, at));
+    const ProductSize through{kPassSize, kPassSize, pass_bytes_ / (2 * kPassSize * kPassSize),
+                              false};
+    for (int64_t at = 0; at < pool_bytes_; at += pass_bytes_) {
+      TRY_ASSIGN(SmallProgram * pass, Load(*device_, ProductText(through, DType::kBf16), 0, at));
       pass->Set("rows", 1);
       passes_.push_back(pass);
     }
@@ -161,8 +162,8 @@ class ProberImpl final : public Prober {
 
   Result<void> AddProducts() {
     constexpr ProductSize kHot{1024, 512, 4, true};
-    for (const DType type : {DType::kBf16, DType::kF32, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K,
-                             DType::kQ6_K}) {
+    for (const DType type :
+         {DType::kBf16, DType::kF32, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ6_K}) {
       ProductSize size = kHot;
       if (type == DType::kF32) size.channels /= 2, size.count *= 2;  // to stay in a level 2 cache
       TRY_ASSIGN(SmallProgram * hot, Load(*device_, ProductText(size, type)));
@@ -184,29 +185,31 @@ class ProberImpl final : public Prober {
     };
     const auto add = [&](const std::string& name, Device& device, const Pass& p) -> Result<void> {
       const int64_t bytes = p.megabytes * kMegabyte;
-      const int64_t count = std::max<int64_t>(
-          1, bytes / isa::PackedBytes(p.channels, p.steps, p.type));
-      TRY_ASSIGN(SmallProgram * pass,
-                 Load(device, ProductText({p.steps, p.channels, count, false}, p.type), 0,
-                      next_byte_));
-      next_byte_ = (next_byte_ + kPassBytes) % kPoolBytes;
+      const int64_t count =
+          std::max<int64_t>(1, bytes / isa::PackedBytes(p.channels, p.steps, p.type));
+      TRY_ASSIGN(
+          SmallProgram * pass,
+          Load(device, ProductText({p.steps, p.channels, count, false}, p.type), 0, next_byte_));
+      next_byte_ = (next_byte_ + pass_bytes_) % pool_bytes_;
       for (const int64_t rows : p.rows)
         Add(fmt::format("{}{} {} MB, {} rows", name, Name(p.type), p.megabytes, rows), pass,
             [pass, rows] { pass->Set("rows", rows); })
-            .passes = bytes >= kPassBytes;
+            .passes = bytes >= pass_bytes_;
       return {};
     };
-    constexpr int64_t kAll = kPassBytes / kMegabyte;
-    TRY(add("", *device_, {1024, 2048, kAll, DType::kBf16, {1, 2, 4, 8}}));
-    TRY(add("", *device_, {3072, 1024, kAll / 2, DType::kBf16, {16}}));
-    TRY(add("", *device_, {1024, 1024, kAll, DType::kF32, {1, 8}}));
-    TRY(add("", *device_, {1024, 2048, kAll, DType::kQ8_0, {1, 8}}));
-    TRY(add("", *device_, {1024, 2048, kAll, DType::kQ4_K, {1, 8}}));
-    for (const int64_t megabytes : {4, 12, 24, 48})
+    const int64_t all = pass_bytes_ / kMegabyte;
+    TRY(add("", *device_, {1024, 2048, all, DType::kBf16, {1, 2, 4, 8}}));
+    TRY(add("", *device_, {3072, 1024, all / 2, DType::kBf16, {16}}));
+    TRY(add("", *device_, {1024, 1024, all, DType::kF32, {1, 8}}));
+    TRY(add("", *device_, {1024, 2048, all, DType::kQ8_0, {1, 8}}));
+    TRY(add("", *device_, {1024, 2048, all, DType::kQ4_K, {1, 8}}));
+    for (const int64_t megabytes : {4, 12, 24, 48}) {
+      if (megabytes >= all) break;
       TRY(add("", *device_, {1024, 1024, megabytes, DType::kBf16, {1}}));
+    }
     // As in the multilayer perceptrons of recommenders.
     TRY(add("", *device_, {512, 256, 2, DType::kF32, {1, 4, 32}}));
-    TRY(add("alone, ", *alone_, {1024, 1024, kAll, DType::kBf16, {1}}));
+    TRY(add("alone, ", *alone_, {1024, 1024, all, DType::kBf16, {1}}));
     points_.back().one_thread = true;
     return {};
   }
@@ -223,25 +226,25 @@ class ProberImpl final : public Prober {
   }
 
   Result<void> AddAttention() {
-    TRY_ASSIGN(SmallProgram * attention, LoadAttention(/*attends=*/true, kPages));
-    TRY_ASSIGN(SmallProgram * append, LoadAttention(/*attends=*/false, kAppendPages));
+    TRY_ASSIGN(SmallProgram * attention, LoadAttention(/*attends=*/true, pages_));
+    TRY_ASSIGN(SmallProgram * append, LoadAttention(/*attends=*/false, pages_ / 4));
     for (const auto& [sequences, rows] : {std::pair<int64_t, int64_t>{16, 1}, {1, 128}})
       Add(fmt::format("append, {} of {} rows", sequences, rows), append,
           [this, append, sequences, rows] {
-            SetSequences(*append, sequences, rows, 0, next_page_, kAppendPages);
-            next_page_ = (next_page_ + sequences * ((rows + 15) / 16)) % kAppendPages;
+            SetSequences(*append, sequences, rows, 0, next_page_, (pages_ / 4));
+            next_page_ = (next_page_ + sequences * ((rows + 15) / 16)) % (pages_ / 4);
           })
           .anew = true;
     struct Launch {
       int64_t sequences, rows, first;
     };
-    for (const Launch& l : {Launch{1, 1, 63}, Launch{1, 1, 1023}, Launch{16, 1, 255},
-                            Launch{8, 1, 1023}, Launch{1, 32, 0}, Launch{1, 128, 0},
-                            Launch{1, 128, 512}}) {
+    for (const Launch& l :
+         {Launch{1, 1, 63}, Launch{1, 1, 1023}, Launch{16, 1, 255}, Launch{8, 1, 1023},
+          Launch{1, 32, 0}, Launch{1, 128, 0}, Launch{1, 128, 512}}) {
       const auto set = [this, attention, l] {
-        SetSequences(*attention, l.sequences, l.rows, l.first, next_page_, kPages);
-        next_page_ = (next_page_ + l.sequences * (l.first + l.rows) / isa::kPagePositions + 1) %
-                     kPages;
+        SetSequences(*attention, l.sequences, l.rows, l.first, next_page_, pages_);
+        next_page_ =
+            (next_page_ + l.sequences * (l.first + l.rows) / isa::kPagePositions + 1) % pages_;
       };
       Add(fmt::format("attention, {} of {} rows at {}", l.sequences, l.rows, l.first), attention,
           set)
@@ -278,11 +281,10 @@ class ProberImpl final : public Prober {
       bool misses;
     };
     for (const Case& c : {Case{4096, 16, 1, 8, false}, Case{4096, 16, 1, 256, false},
-                          Case{4096, 16, 10, 256, false}, Case{1 << 21, 16, 1, 256, true},
-                          Case{1 << 18, 128, 4, 256, true}}) {
+                          Case{4096, 16, 10, 256, false}, Case{pass_bytes_ / 64, 16, 1, 256, true},
+                          Case{pass_bytes_ / 512, 128, 4, 256, true}}) {
       constexpr int64_t kTables = 8;
-      TRY_ASSIGN(SmallProgram * bags,
-                 Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
+      TRY_ASSIGN(SmallProgram * bags, Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
       Point& point =
           Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch),
               bags, [this, bags, c] { SetIds(*bags, c.batch, c.items, c.rows, rng_); });
@@ -299,15 +301,14 @@ class ProberImpl final : public Prober {
     for (int round = 0;; ++round) {
       const double share =
           static_cast<double>(clock.NowNs() - start) * 1e-9 / std::max(options_.seconds, 1e-3);
-      if (round >= kLeastRounds && share >= 1) break;
+      if (round > 0 && share >= 1) break;
       if (options_.progress) options_.progress(std::min(1.0, share));
       TRY(MeasureRound(products, passes));
     }
     TRY(MeasureLaunch());
     speeds_ = {Median(products), Median(passes)};
     for (Point& point : points_)
-      point.seconds =
-          Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
+      point.seconds = Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
     return {};
   }
 
@@ -359,14 +360,14 @@ class ProberImpl final : public Prober {
     chip.note = "Measured by millpower probe; power, energy and price are assumed";
     chip.cores = Measured(options_.threads);
     chip.launch_s = Measured(Rounded(launch_s_));
-    const double rate = 2 *
-                        static_cast<double>(kProduct.steps * kProduct.channels * kProduct.count *
-                                            kProductRows) /
-                        speeds_.product_s;
+    const double rate =
+        2 *
+        static_cast<double>(kProduct.steps * kProduct.channels * kProduct.count * kProductRows) /
+        speeds_.product_s;
     chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s = Measured(rate);
     chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s = Measured(2 * rate);
     chip.memory.bytes = Measured(static_cast<double>(UsableMemoryBytes()));
-    chip.memory.bytes_per_s = Measured(static_cast<double>(kPassBytes) / speeds_.pass_s);
+    chip.memory.bytes_per_s = Measured(static_cast<double>(pass_bytes_) / speeds_.pass_s);
     chip.memory.efficiency = {1, 1, 1, "the bandwidth is what kernels reach", false};
     const long own_cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
     if (own_cache >= 64 * 1024)
@@ -386,6 +387,8 @@ class ProberImpl final : public Prober {
   Result<Description> FitChip();
 
   const ProbeOptions options_;
+  const int64_t pass_bytes_, pool_bytes_;
+  const int64_t pages_;  // of KV that no cache holds
   std::optional<Pool> pool_;
   std::unique_ptr<Device> device_, alone_;
   std::vector<std::unique_ptr<SmallProgram>> programs_;  // destroyed before the devices
@@ -408,6 +411,8 @@ Result<Description> ProberImpl::FitChip() {
   auto& weights = chip.fitted[chip::kHostWeightsKind];
   host.clear();
   weights.clear();
+  auto& tables = chip.fitted[chip::kHostTablesKind];
+  tables.clear();
   std::vector<Knob> knobs;
   const auto own = [&](chip::Figure& figure, double start, double least, double most) {
     figure = Measured(start);
@@ -430,13 +435,14 @@ Result<Description> ProberImpl::FitChip() {
   own(host["meet_s"], 1e-6, 1e-8, 1e-3);
   own(host["overlap_power"], 3, 1.2, 8);
   own(host["attention_efficiency"], 0.9, 0.05, 3);
-  own(host["score_s"], 1e-10, 1e-13, 1e-6);
+  own(host["segment_s"], 1e-7, 1e-10, 1e-4);
+  own(host["memory_power"], 4, 1.2, 12);
   own(host["append_s"], 2e-9, 1e-12, 1e-6);
   own(host["contract_efficiency"], 0.3, 0.001, 3);
   own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
-  own(host["bag_s"], 1e-8, 1e-10, 1e-5);
-  own(host["item_s"], 1e-8, 1e-10, 1e-5);
-  own(host["miss_s"], 2e-8, 1e-10, 1e-5);
+  own(tables["bag_s"], 1e-8, 1e-10, 1e-5);
+  own(tables["item_s"], 1e-8, 1e-10, 1e-5);
+  own(tables["miss_s"], 2e-8, 1e-10, 1e-5);
   for (const char* type : {"bf16", "f32", "q8_0", "q4_0", "q4_k", "q6_k"})
     own(weights[std::string("load_rows_") + type], 2, 0.01, 100);
   for (const char* type : {"q4_0", "q4_k", "q6_k"})
@@ -447,10 +453,12 @@ Result<Description> ProberImpl::FitChip() {
     CHECK(found != points_.end()) << name;
     return found->seconds;
   };
-  host["thread_share"] =
-      Measured(Rounded(std::clamp(speeds_.product_s / seconds_of(kProductAlone), 1 / threads, 1.0)));
-  host["thread_memory_share"] = Measured(
-      Rounded(std::clamp(speeds_.pass_s / seconds_of("alone, bf16 128 MB, 1 rows"), 1 / threads, 1.0)));
+  host["thread_share"] = Measured(
+      Rounded(std::clamp(speeds_.product_s / seconds_of(kProductAlone), 1 / threads, 1.0)));
+  host["thread_memory_share"] = Measured(Rounded(
+      std::clamp(speeds_.pass_s /
+                     seconds_of(fmt::format("alone, bf16 {} MB, 1 rows", pass_bytes_ / kMegabyte)),
+                 1 / threads, 1.0)));
 
   std::optional<Error> error;
   const auto off = [&](Point& point) {
@@ -461,7 +469,7 @@ Result<Description> ProberImpl::FitChip() {
     }
     return std::log(*predicted / point.seconds);
   };
-  const double least = Fit(knobs, [&] {
+  Fit(knobs, [&] {
     double sum = 0;
     for (Point& point : points_) {
       if (point.one_thread) continue;
@@ -470,7 +478,6 @@ Result<Description> ProberImpl::FitChip() {
     }
     return sum;
   });
-  (void)least;
   if (error) return std::unexpected(*error);
   Description description;
   for (Point& point : points_) {
@@ -486,11 +493,11 @@ Result<Description> ProberImpl::FitChip() {
   const auto settle = [](chip::Figure& figure) {
     if (figure.source == kSource) figure.low = figure.high = figure.value;
   };
-  for (chip::Figure* figure :
-       {&chip.matrix[0].ops_per_s, &chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
-        &chip.memory.bytes_per_s, &chip.cache.bytes, &chip.cache.bytes_per_s,
-        &chip.scratchpad.bytes, &chip.scratchpad.bytes_per_s, &chip.vector_ops_per_s, &chip.special_ops_per_s,
-        &chip.issue_s})
+  for (chip::Figure* figure : {&chip.matrix[0].ops_per_s,
+                               &chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
+                               &chip.memory.bytes_per_s, &chip.cache.bytes, &chip.cache.bytes_per_s,
+                               &chip.scratchpad.bytes, &chip.scratchpad.bytes_per_s,
+                               &chip.vector_ops_per_s, &chip.special_ops_per_s, &chip.issue_s})
     settle(*figure);
   for (auto& [kind, constants] : chip.fitted)
     for (auto& [name, figure] : constants) settle(figure);
@@ -521,12 +528,13 @@ chip::Chip AtSpeeds(const Description& description, const Speeds& now) {
   chip.issue_s.value *= cores;
   chip.launch_s.value *= cores;
   chip.memory.bytes_per_s.value /= memory;
-  for (auto& [name, figure] : chip.fitted[chip::kHostKind]) {
-    if (name == "miss_s")
-      figure.value *= memory;
-    else if (name.ends_with("_s"))
-      figure.value *= cores;
-  }
+  for (const char* kind : {chip::kHostKind, chip::kHostTablesKind})
+    for (auto& [name, figure] : chip.fitted[kind]) {
+      if (name == "miss_s" || name == "append_s")
+        figure.value *= memory;
+      else if (name.ends_with("_s"))
+        figure.value *= cores;
+    }
   return chip;
 }
 

@@ -1,10 +1,10 @@
 // Measures the machine that it runs on, and describes it as a chip (chips/host.toml has the form).
 //
 // Little Programs, each of one kind of instruction, run on the CPU device in turns, again and again
-// until the time is up; the constants of the host's cost functions (chip/cost_host.h) are those with
-// which the timing device says most nearly what was measured. Machines are shared and drift from one
-// second to the next: so every time is taken beside a product and a pass through memory that serve
-// as measures of the machine's speed at that moment, and medians count.
+// until the time is up; the constants of the host's cost functions (chip/cost_host.h) are those
+// with which the timing device says most nearly what was measured. Machines are shared and drift
+// from one second to the next: so every time is taken beside a product and a pass through memory
+// that serve as measures of the machine's speed at that moment, and medians count.
 //
 // docs/chip.md says what is measured and how well it predicts.
 #pragma once
@@ -23,8 +23,11 @@ namespace millpower::device::probe {
 struct ProbeOptions {
   int threads = 1;
   const kernels::KernelSet* kernels = nullptr;  // null: the fastest this machine has
-  double seconds = 12;  // of measuring; every point is measured three times at least
-  std::function<void(double share)> progress;  // 0 to 1, now and then; may be null
+  double seconds = 12;  // of measuring; every point is measured once at least
+  // Taken to measure with, about: weights and pages that caches must not hold. Less, as in tests,
+  // makes results rough.
+  int64_t memory_bytes = int64_t{1} << 30;
+  std::function<void(double share)> progress = {};  // 0 to 1, now and then; may be null
 };
 
 // How fast the machine is at a moment, by two measures that everything else is held to.
@@ -35,14 +38,14 @@ struct Speeds {
 
 struct Description {
   std::string toml;
-  chip::Chip chip;  // the same, parsed, with figures settled
-  Speeds speeds;    // while it was measured
+  chip::Chip chip;       // the same, parsed, with figures settled
+  Speeds speeds;         // while it was measured
   double fit_error = 0;  // mean |ln(predicted / measured)| of the probe's own points
 };
 
 class Prober {
  public:
-  // Takes about 400 MB of memory. Errors: kNoCapacity.
+  // Errors: kNoCapacity.
   static Result<std::unique_ptr<Prober>> Make(const ProbeOptions& options);
   virtual ~Prober() = default;
 

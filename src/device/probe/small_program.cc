@@ -1,8 +1,8 @@
 #include "device/probe/small_program.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -73,8 +73,7 @@ Result<SmallProgram> SmallProgram::Load(Device& device, const std::string& text,
     if (added) small.kinds_.push_back({&instruction, 0});
     small.kinds_[at->second].count += 1;
   }
-  TRY_ASSIGN(small.loaded_,
-             device.Load(program, std::move(weights), {.kv_pages = kv_pages}));
+  TRY_ASSIGN(small.loaded_, device.Load(program, std::move(weights), {.kv_pages = kv_pages}));
   return small;
 }
 
