@@ -36,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (tensor.bytes.data() < bytes.data() ||
         tensor.bytes.data() + tensor.bytes.size() > bytes.data() + bytes.size())
       std::abort();
-    volatile std::byte read{};
+    [[maybe_unused]] volatile std::byte read{};
     for (const std::byte byte : tensor.bytes) read = byte;
   }
   const import::GgufFields metadata(file->metadata);
