@@ -27,12 +27,13 @@ struct Flags {
   std::vector<int64_t> batches = {1, 2, 4, 8, 16, 32};
   std::string weights = "bf16";
   std::string dump, chip;
-  double probe_s = 10;
+  double probe_s = 15;
   double case_s = 4;
   int rounds = 5;
   int64_t context = 256;
   int threads = 0;
   bool opcodes = false;
+  bool points = false;
   bool json = false;
 };
 
@@ -92,9 +93,10 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober, const probe::Desc
   std::vector<double> ratios, measured, predicted;
   model.Set(step);
   TRY(model.Run());  // warms up
+  TRY_ASSIGN(const Measured warm, model.Run());
   std::map<std::string, double> before_s = MeasuredOpcodes(model.profile());
   double steps = 0, spent_s = 0;
-  TRY_ASSIGN(probe::Speeds before, prober.Measure());
+  TRY_ASSIGN(probe::Speeds before, prober.Measure(warm.seconds));
   for (int round = 0; round < flags.rounds || spent_s < flags.case_s / 4; ++round) {
     if (round >= 3 && spent_s > flags.case_s) break;
     std::vector<double> times;
@@ -108,7 +110,7 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober, const probe::Desc
       steps += 1;
     }
     spent_s += round_s;
-    TRY_ASSIGN(const probe::Speeds after, prober.Measure());
+    TRY_ASSIGN(const probe::Speeds after, prober.Measure(warm.seconds));
     const probe::Speeds between = {(before.product_s + after.product_s) / 2,
                                    (before.pass_s + after.pass_s) / 2};
     before = after;
@@ -224,6 +226,10 @@ Result<void> Run(const Flags& flags) {
     if (!flags.json)
       fmt::print("probed: its own points come out within {:.1f}% on average\n",
                  100 * described.fit_error);
+    if (flags.points && !flags.json)
+      for (const probe::PointResult& point : described.points)
+        fmt::print("    {:<40} {:10.2f} us {:+6.1f}%\n", point.name, point.measured_s * 1e6,
+                   100 * (point.predicted_s / point.measured_s - 1));
     for (const StepCase& step : CasesOf(name, flags)) {
       TRY_ASSIGN(Row row, RunCase(flags, *prober, described, *model, step));
       row.model = name;
@@ -271,6 +277,7 @@ int Main(int argc, char** argv) {
   app.add_option("--chip", flags.chip,
                  "Predict by this description as it is, instead of by the probe's");
   app.add_flag("--opcodes", flags.opcodes, "Print what each opcode takes, too");
+  app.add_flag("--points", flags.points, "Print what the probe measured, too");
   app.add_flag("--json", flags.json, "Print as JSON");
   CLI11_PARSE(app, argc, argv);
   const Result<void> done = Run(flags);

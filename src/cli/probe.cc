@@ -14,7 +14,8 @@ namespace {
 
 struct Flags {
   std::string out;
-  double seconds = 12;
+  double seconds = 15;
+  bool points = false;
   ModelFlags shared;  // threads and kernels alone
 };
 
@@ -46,6 +47,10 @@ Result<void> Probe(const Flags& flags) {
   if (shows) fmt::print(stderr, "\r");
   fmt::print(stderr, "measured {} threads; its own points come out within {:.1f}% on average\n",
              options.threads, 100 * described.fit_error);
+  if (flags.points)
+    for (const device::probe::PointResult& point : described.points)
+      fmt::print(stderr, "{:<40} {:10.2f} us {:+6.1f}%\n", point.name, point.measured_s * 1e6,
+                 100 * (point.predicted_s / point.measured_s - 1));
   if (flags.out.empty()) {
     fmt::print("{}", described.toml);
     return {};
@@ -63,6 +68,8 @@ Command AddProbe(CLI::App& app) {
   command->add_option("--seconds", flags->seconds, "How long to measure")
       ->check(CLI::Range(0.1, 600.0))
       ->capture_default_str();
+  command->add_flag("--points", flags->points,
+                    "Tell of each little Program what it took, and how far the description is off");
   AddDeviceFlags(*command, flags->shared);
   return [flags] { return Probe(*flags); };
 }

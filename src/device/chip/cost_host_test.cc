@@ -36,6 +36,7 @@ Chip Host() {
   set(kHostKind, "thread_share", 0.5);
   set(kHostKind, "thread_memory_share", 0.5);
   set(kHostKind, "attention_efficiency", 1);
+  set(kHostKind, "append_s", 3e-9);
   set(kHostWeightsKind, "load_rows_bf16", 1e-6);
   return chip;
 }
@@ -77,7 +78,7 @@ TEST(HostCost, ManyRowsGoByTheRateOfComputing) {
   const double hundred = Seconds(*MatMulWork(chip, Product(96, 1 << 13, 1 << 10, 1e9)));
   const double twice = Seconds(*MatMulWork(chip, Product(192, 1 << 13, 1 << 10, 1e9)));
   EXPECT_NEAR(hundred, 96.0 * (1 << 23) / 100e9, 0.05 * hundred);
-  EXPECT_NEAR(twice / hundred, 2, 0.02);
+  EXPECT_NEAR(twice / hundred, 2, 0.05);
 }
 
 TEST(HostCost, WeightsThatTheCacheHoldsCostNoMemory) {

@@ -34,6 +34,11 @@ constexpr int64_t kPassSize = 1024;  // channels and steps
 // For how long the machine's speed is looked at: beside a step, and beside a point.
 constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
 constexpr double kPoint_s = 0.004;
+constexpr double kOutlier = 0.15;  // of ln(predicted / measured): from here on it counts less
+// Steps that are longer than this are compared with launches that are long, too: where others work
+// on the machine, threads come late to short ones.
+constexpr double kLong_s = 0.01;
+constexpr int64_t kLongCount = 32;  // times the short product
 
 constexpr char kProductAlone[] = "product alone";
 
@@ -63,7 +68,6 @@ struct Point {
   bool passes = false;            // goes by the speed of memory, else of the cores
   bool anew = false;              // prepared before each run: other rows, other pages
   bool one_thread = false;        // on a device of one thread
-  double weight = 1;              // in the fit
   SmallProgram::Sizes sizes;
   std::vector<double> ratios;
   double seconds = 0;
@@ -93,13 +97,26 @@ class ProberImpl final : public Prober {
       pass->Set("rows", 1);
       passes_.push_back(pass);
     }
+    ProductSize again = kProduct;
+    again.count *= kLongCount;
+    TRY_ASSIGN(long_product_, Load(*device_, ProductText(again, DType::kBf16)));
+    long_product_->Set("rows", kProductRows);
+    ProductSize all = through;
+    all.count *= kPasses;
+    TRY_ASSIGN(long_pass_, Load(*device_, ProductText(all, DType::kBf16)));
+    long_pass_->Set("rows", 1);
     return {};
   }
 
-  Result<Speeds> Measure() override {
-    TRY_ASSIGN(const Times product, ProductTimes(kLook_s));
-    TRY_ASSIGN(const Times pass, PassTimes(kLook_s));
-    return Speeds{product.median_s, pass.median_s};
+  Result<Speeds> Measure(double step_s) override {
+    if (step_s < kLong_s) {
+      TRY_ASSIGN(const Times product, ProductTimes(kLook_s));
+      TRY_ASSIGN(const Times pass, PassTimes(kLook_s));
+      return Speeds{product.median_s, pass.median_s};
+    }
+    TRY_ASSIGN(const double product_s, long_product_->Run());
+    TRY_ASSIGN(const double pass_s, long_pass_->Run());
+    return Speeds{product_s / kLongCount, pass_s / kPasses};
   }
 
   Result<Description> Describe() override {
@@ -194,17 +211,17 @@ class ProberImpl final : public Prober {
       for (const int64_t rows : p.rows)
         Add(fmt::format("{}{} {} MB, {} rows", name, Name(p.type), p.megabytes, rows), pass,
             [pass, rows] { pass->Set("rows", rows); })
-            .passes = bytes >= pass_bytes_;
+            .passes = bytes > pass_bytes_;
       return {};
     };
-    const int64_t all = pass_bytes_ / kMegabyte;
+    const int64_t all = pool_bytes_ / kMegabyte;  // long ones: threads that come late do not count
     TRY(add("", *device_, {1024, 2048, all, DType::kBf16, {1, 2, 4, 8}}));
     TRY(add("", *device_, {3072, 1024, all / 2, DType::kBf16, {16}}));
     TRY(add("", *device_, {1024, 1024, all, DType::kF32, {1, 8}}));
     TRY(add("", *device_, {1024, 2048, all, DType::kQ8_0, {1, 8}}));
     TRY(add("", *device_, {1024, 2048, all, DType::kQ4_K, {1, 8}}));
     for (const int64_t megabytes : {4, 12, 24, 48}) {
-      if (megabytes >= all) break;
+      if (megabytes >= pass_bytes_ / kMegabyte) break;
       TRY(add("", *device_, {1024, 1024, megabytes, DType::kBf16, {1}}));
     }
     // As in the multilayer perceptrons of recommenders.
@@ -317,8 +334,10 @@ class ProberImpl final : public Prober {
     Times product, pass;  // the last looks
     for (Point& point : points_) {
       Times& last = point.passes ? pass : product;
-      const auto look = [&] {
-        return point.passes ? PassTimes(kShortLook_s) : ProductTimes(kShortLook_s);
+      const auto look = [&]() -> Result<Times> {
+        if (!point.passes) return ProductTimes(kShortLook_s);
+        TRY_ASSIGN(const double seconds, long_pass_->Run());
+        return Times{seconds / kPasses, seconds / kPasses};
       };
       if (last.median_s == 0) {
         TRY_ASSIGN(last, look());
@@ -329,7 +348,7 @@ class ProberImpl final : public Prober {
         if (point.anew) point.prepare();
         return point.program;
       };
-      TRY_ASSIGN(const Times times, TimesOf(next, kPoint_s, point.passes ? 2 : 5));
+      TRY_ASSIGN(const Times times, TimesOf(next, kPoint_s, point.passes ? 1 : 5));
       TRY_ASSIGN(const Times after, look());
       const double quiet_s = (std::exchange(last, after).quiet_s + after.quiet_s) / 2;
       (point.passes ? passes : products).push_back(after.median_s);
@@ -360,6 +379,7 @@ class ProberImpl final : public Prober {
     chip.note = "Measured by millpower probe; power, energy and price are assumed";
     chip.cores = Measured(options_.threads);
     chip.launch_s = Measured(Rounded(launch_s_));
+    chip.sampling_s = {0, 0, 0, "sampling is an instruction of the Program", false};
     const double rate =
         2 *
         static_cast<double>(kProduct.steps * kProduct.channels * kProduct.count * kProductRows) /
@@ -393,6 +413,8 @@ class ProberImpl final : public Prober {
   std::unique_ptr<Device> device_, alone_;
   std::vector<std::unique_ptr<SmallProgram>> programs_;  // destroyed before the devices
   SmallProgram* product_ = nullptr;
+  SmallProgram* long_product_ = nullptr;
+  SmallProgram* long_pass_ = nullptr;
   std::vector<SmallProgram*> passes_;  // each through another part of the pool
   size_t next_pass_ = 0;
   int64_t next_byte_ = 0;
@@ -436,7 +458,7 @@ Result<Description> ProberImpl::FitChip() {
   own(host["overlap_power"], 3, 1.2, 8);
   own(host["attention_efficiency"], 0.9, 0.05, 3);
   own(host["segment_s"], 1e-7, 1e-10, 1e-4);
-  own(host["memory_power"], 4, 1.2, 12);
+  own(host["memory_power"], 3, 2, 8);
   own(host["append_s"], 2e-9, 1e-12, 1e-6);
   own(host["contract_efficiency"], 0.3, 0.001, 3);
   own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
@@ -456,8 +478,8 @@ Result<Description> ProberImpl::FitChip() {
   host["thread_share"] = Measured(
       Rounded(std::clamp(speeds_.product_s / seconds_of(kProductAlone), 1 / threads, 1.0)));
   host["thread_memory_share"] = Measured(Rounded(
-      std::clamp(speeds_.pass_s /
-                     seconds_of(fmt::format("alone, bf16 {} MB, 1 rows", pass_bytes_ / kMegabyte)),
+      std::clamp(kPasses * speeds_.pass_s /
+                     seconds_of(fmt::format("alone, bf16 {} MB, 1 rows", pool_bytes_ / kMegabyte)),
                  1 / threads, 1.0)));
 
   std::optional<Error> error;
@@ -473,8 +495,8 @@ Result<Description> ProberImpl::FitChip() {
     double sum = 0;
     for (Point& point : points_) {
       if (point.one_thread) continue;
-      const double e = std::min(std::abs(off(point)), 0.7);
-      sum += point.weight * e * e;
+      const double e = std::abs(off(point));
+      sum += e < kOutlier ? e * e : kOutlier * (2 * e - kOutlier);
     }
     return sum;
   });
@@ -483,11 +505,10 @@ Result<Description> ProberImpl::FitChip() {
   for (Point& point : points_) {
     if (point.one_thread) continue;
     const double e = off(point);
-    description.fit_error += std::abs(e) / static_cast<double>(points_.size());
-    if (std::getenv("MILLPOWER_PROBE_POINTS") != nullptr)
-      fmt::print(stderr, "{:<40} {:10.2f} us {:+6.1f}%\n", point.name, point.seconds * 1e6,
-                 100 * (std::exp(e) - 1));
+    description.points.push_back({point.name, point.seconds, point.seconds * std::exp(e)});
+    description.fit_error += std::abs(e);
   }
+  description.fit_error /= static_cast<double>(description.points.size());
   for (const Knob& knob : knobs) *knob.value = Rounded(*knob.value);
   // Its copies in low and high.
   const auto settle = [](chip::Figure& figure) {

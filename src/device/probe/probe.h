@@ -12,7 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "device/chip/description.h"
@@ -23,7 +23,7 @@ namespace millpower::device::probe {
 struct ProbeOptions {
   int threads = 1;
   const kernels::KernelSet* kernels = nullptr;  // null: the fastest this machine has
-  double seconds = 12;  // of measuring; every point is measured once at least
+  double seconds = 15;  // of measuring; every point is measured once at least
   // Taken to measure with, about: weights and pages that caches must not hold. Less, as in tests,
   // makes results rough.
   int64_t memory_bytes = int64_t{1} << 30;
@@ -36,10 +36,17 @@ struct Speeds {
   double pass_s = 0;     // a pass through weights in memory, by all threads
 };
 
+// One of the little Programs that were measured.
+struct PointResult {
+  std::string name;
+  double measured_s = 0, predicted_s = 0;  // the latter by the description
+};
+
 struct Description {
   std::string toml;
   chip::Chip chip;       // the same, parsed, with figures settled
   Speeds speeds;         // while it was measured
+  std::vector<PointResult> points;
   double fit_error = 0;  // mean |ln(predicted / measured)| of the probe's own points
 };
 
@@ -52,8 +59,8 @@ class Prober {
   // Errors: those of the device.
   virtual Result<Description> Describe() = 0;
 
-  // The machine's speed now: takes some 100 ms.
-  virtual Result<Speeds> Measure() = 0;
+  // The machine's speed now, for launches of about `step_s`: takes some 100 ms.
+  virtual Result<Speeds> Measure(double step_s) = 0;
 };
 
 // The described machine at another moment: what its cores do goes by product_s, what its memory
