@@ -28,7 +28,7 @@ struct Flags {
   std::string weights = "bf16";
   std::string dump, chip;
   double probe_s = 15;
-  double case_s = 4;
+  double case_s = 6;
   int rounds = 5;
   int64_t context = 256;
   int threads = 0;
@@ -115,7 +115,7 @@ Result<Row> RunCase(const Flags& flags, probe::Prober& prober, const probe::Desc
                                    (before.pass_s + after.pass_s) / 2};
     before = after;
     const device::chip::Chip chip =
-        flags.chip.empty() ? probe::AtSpeeds(described, between) : described.chip;
+        flags.chip.empty() ? probe::AtSpeeds(described, between, warm.seconds) : described.chip;
     TRY_ASSIGN(const device::chip::LaunchTime time, model.Predict(chip));
     const double predicted_s = chip.launch_s.value + time.seconds;
     measured.push_back(Median(times));

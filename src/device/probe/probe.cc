@@ -35,10 +35,8 @@ constexpr int64_t kPassSize = 1024;  // channels and steps
 constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
 constexpr double kPoint_s = 0.004;
 constexpr double kOutlier = 0.15;  // of ln(predicted / measured): from here on it counts less
-// Steps that are longer than this are compared with launches that are long, too: where others work
-// on the machine, threads come late to short ones.
-constexpr double kLong_s = 0.01;
-constexpr int64_t kLongCount = 32;  // times the short product
+constexpr double kLong_s = 0.01;   // steps from here on are long
+constexpr ProductSize kLongProduct{1024, 4096, 16, true};
 
 constexpr char kProductAlone[] = "product alone";
 
@@ -47,6 +45,14 @@ double Median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::ranges::nth_element(values, middle);
   return *middle;
+}
+
+// What three in four exceed.
+double Quiet(std::vector<double> values) {
+  CHECK(!values.empty());
+  const auto quarter = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
+  std::ranges::nth_element(values, quarter);
+  return *quarter;
 }
 
 // Of runs of one thing: what three in four of them exceed, which others' work on the machine hardly
@@ -97,9 +103,7 @@ class ProberImpl final : public Prober {
       pass->Set("rows", 1);
       passes_.push_back(pass);
     }
-    ProductSize again = kProduct;
-    again.count *= kLongCount;
-    TRY_ASSIGN(long_product_, Load(*device_, ProductText(again, DType::kBf16)));
+    TRY_ASSIGN(long_product_, Load(*device_, ProductText(kLongProduct, DType::kBf16)));
     long_product_->Set("rows", kProductRows);
     ProductSize all = through;
     all.count *= kPasses;
@@ -116,7 +120,7 @@ class ProberImpl final : public Prober {
     }
     TRY_ASSIGN(const double product_s, long_product_->Run());
     TRY_ASSIGN(const double pass_s, long_pass_->Run());
-    return Speeds{product_s / kLongCount, pass_s / kPasses};
+    return Speeds{product_s, pass_s / kPasses};
   }
 
   Result<Description> Describe() override {
@@ -144,9 +148,7 @@ class ProberImpl final : public Prober {
       times.push_back(seconds);
       sum += seconds;
     }
-    const auto quiet = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 4);
-    std::ranges::nth_element(times, quiet);
-    return Times{*quiet, Median(times)};
+    return Times{Quiet(times), Median(times)};
   }
 
   Result<Times> ProductTimes(double least_s) {
@@ -313,7 +315,8 @@ class ProberImpl final : public Prober {
   Result<void> MeasurePoints() {
     const SystemClock clock;
     const int64_t start = clock.NowNs();
-    std::vector<double> products, passes;
+    std::vector<double> products, passes, long_products;
+    quiet_products_.clear();
     for (Point& point : points_) point.ratios.clear();
     for (int round = 0;; ++round) {
       const double share =
@@ -321,9 +324,12 @@ class ProberImpl final : public Prober {
       if (round > 0 && share >= 1) break;
       if (options_.progress) options_.progress(std::min(1.0, share));
       TRY(MeasureRound(products, passes));
+      TRY_ASSIGN(long_products.emplace_back(), long_product_->Run());
     }
     TRY(MeasureLaunch());
+    const double long_ratio = Quiet(long_products) / Quiet(quiet_products_);
     speeds_ = {Median(products), Median(passes)};
+    long_speeds_ = {long_ratio * speeds_.product_s, speeds_.pass_s};
     for (Point& point : points_)
       point.seconds = Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
     return {};
@@ -352,6 +358,7 @@ class ProberImpl final : public Prober {
       TRY_ASSIGN(const Times after, look());
       const double quiet_s = (std::exchange(last, after).quiet_s + after.quiet_s) / 2;
       (point.passes ? passes : products).push_back(after.median_s);
+      if (!point.passes) quiet_products_.push_back(after.quiet_s);
       point.ratios.push_back(times.quiet_s / quiet_s);
       if (point.passes) product = {};  // that was a while ago
     }
@@ -420,7 +427,8 @@ class ProberImpl final : public Prober {
   int64_t next_byte_ = 0;
   SmallProgram* tiny_ = nullptr;
   std::vector<Point> points_;
-  Speeds speeds_;
+  Speeds speeds_, long_speeds_;
+  std::vector<double> quiet_products_;
   double launch_s_ = 0;
   int64_t next_page_ = 0;
   Rng rng_{1};
@@ -526,7 +534,8 @@ Result<Description> ProberImpl::FitChip() {
   description.toml = chip::ToToml(chip);
   TRY_ASSIGN(const chip::Chip parsed, chip::ParseChip(description.toml, "the probe's description"));
   description.chip = parsed.At(chip::Bound::kValue);
-  description.speeds = speeds_;
+  description.short_speeds = speeds_;
+  description.long_speeds = long_speeds_;
   return description;
 }
 
@@ -538,10 +547,11 @@ Result<std::unique_ptr<Prober>> Prober::Make(const ProbeOptions& options) {
   return prober;
 }
 
-chip::Chip AtSpeeds(const Description& description, const Speeds& now) {
+chip::Chip AtSpeeds(const Description& description, const Speeds& now, double step_s) {
   chip::Chip chip = description.chip;
-  const double cores = now.product_s / description.speeds.product_s;
-  const double memory = now.pass_s / description.speeds.pass_s;
+  const Speeds& then = step_s < kLong_s ? description.short_speeds : description.long_speeds;
+  const double cores = now.product_s / then.product_s;
+  const double memory = now.pass_s / then.pass_s;
   for (chip::MatrixEngine& engine : chip.matrix) engine.ops_per_s.value /= cores;
   for (chip::Figure* rate : {&chip.vector_ops_per_s, &chip.special_ops_per_s,
                              &chip.cache.bytes_per_s, &chip.scratchpad.bytes_per_s})

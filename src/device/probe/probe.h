@@ -32,7 +32,7 @@ struct ProbeOptions {
 
 // How fast the machine is at a moment, by two measures that everything else is held to.
 struct Speeds {
-  double product_s = 0;  // a product of hot weights and 8 rows, by all threads
+  double product_s = 0;  // a product whose weights caches hold, by all threads
   double pass_s = 0;     // a pass through weights in memory, by all threads
 };
 
@@ -44,8 +44,9 @@ struct PointResult {
 
 struct Description {
   std::string toml;
-  chip::Chip chip;       // the same, parsed, with figures settled
-  Speeds speeds;         // while it was measured
+  chip::Chip chip;  // the same, parsed, with figures settled
+  // While it was measured, by short launches and by long ones.
+  Speeds short_speeds, long_speeds;
   std::vector<PointResult> points;
   double fit_error = 0;  // mean |ln(predicted / measured)| of the probe's own points
 };
@@ -59,12 +60,14 @@ class Prober {
   // Errors: those of the device.
   virtual Result<Description> Describe() = 0;
 
-  // The machine's speed now, for launches of about `step_s`: takes some 100 ms.
+  // The machine's speed now, for launches of about `step_s`, takes some 100 ms: by short launches
+  // or by long ones, because where others work on the machine, threads come late to short ones, and
+  // wait for each other more often.
   virtual Result<Speeds> Measure(double step_s) = 0;
 };
 
 // The described machine at another moment: what its cores do goes by product_s, what its memory
-// does by pass_s.
-chip::Chip AtSpeeds(const Description& description, const Speeds& now);
+// does by pass_s. `now` is what Measure(step_s) found.
+chip::Chip AtSpeeds(const Description& description, const Speeds& now, double step_s);
 
 }  // namespace millpower::device::probe

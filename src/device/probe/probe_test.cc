@@ -71,13 +71,17 @@ TEST(Probe, SpeedsMoveWhatGoesByThem) {
   description.chip.fitted[chip::kHostKind]["meet_s"] = {2e-6, 2e-6, 2e-6, "", false};
   description.chip.fitted[chip::kHostTablesKind]["miss_s"] = {2e-8, 2e-8, 2e-8, "", false};
   description.chip.fitted[chip::kHostKind]["thread_share"] = {0.5, 0.5, 0.5, "", false};
-  description.speeds = {1e-3, 1e-2};
-  const chip::Chip chip = AtSpeeds(description, {2e-3, 4e-2});
+  description.short_speeds = {1e-3, 1e-2};
+  description.long_speeds = {2e-3, 1e-2};
+  const chip::Chip chip = AtSpeeds(description, {2e-3, 4e-2}, 1e-3);
   EXPECT_EQ(chip.matrix[0].ops_per_s.value, description.chip.matrix[0].ops_per_s.value / 2);
   EXPECT_EQ(chip.memory.bytes_per_s.value, description.chip.memory.bytes_per_s.value / 4);
   EXPECT_EQ(chip.Fitted(chip::kHostKind, "meet_s", 0), 4e-6);
   EXPECT_EQ(chip.Fitted(chip::kHostTablesKind, "miss_s", 0), 8e-8);
   EXPECT_EQ(chip.Fitted(chip::kHostKind, "thread_share", 0), 0.5);
+  // Long steps are held to long launches.
+  EXPECT_EQ(AtSpeeds(description, {2e-3, 1e-2}, 1).matrix[0].ops_per_s.value,
+            description.chip.matrix[0].ops_per_s.value);
 }
 
 }  // namespace
