@@ -45,33 +45,34 @@ def saturation(flags, server, pool):
     return sum(counts) / flags.seconds
 
 
-class OpenLoop:
-    """Connections that send what is due; they stay open over all rounds."""
+def open_loop(flags, server, pool, rate, seconds, random):
+    """Requests at random times on --connections, each sent when it is due and one is free; their times."""
+    due, times = queue.SimpleQueue(), []
+    gaps = random.exponential(1 / rate, int(rate * seconds))
 
-    def __init__(self, flags, server, pool):
-        self.due, self.times, self.pool = queue.SimpleQueue(), [], pool
-        for _ in range(flags.connections):
-            threading.Thread(target=self.work, args=(client.Connection(server.port),), daemon=True).start()
+    def work(connection):
+        while (item := due.get()) is not None:
+            number, at = item
+            connection.ask(pool[number % len(pool)])
+            times.append(time.perf_counter() - at)
 
-    def work(self, connection):
-        while True:
-            number, due = self.due.get()
-            connection.ask(self.pool[number % len(self.pool)])
-            self.times.append(time.perf_counter() - due)
-
-    def round(self, rate, seconds, random):
-        gaps = random.exponential(1 / rate, int(rate * seconds))
-        self.times = []
-        due = time.perf_counter()
-        for number, gap in enumerate(gaps):
-            due += gap
-            wait = due - time.perf_counter()
-            if wait > 0:
-                time.sleep(wait)
-            self.due.put((number, due))
-        while len(self.times) < len(gaps):
-            time.sleep(0.01)
-        return self.times
+    threads = [threading.Thread(target=work, args=(client.Connection(server.port),)) for _ in range(flags.connections)]
+    for thread in threads:
+        thread.start()
+    at = time.perf_counter()
+    for number, gap in enumerate(gaps):
+        at += gap
+        wait = at - time.perf_counter()
+        if wait > 0:
+            time.sleep(wait)
+        due.put((number, at))
+    for _ in threads:
+        due.put(None)
+    for thread in threads:
+        thread.join()
+    if len(times) < len(gaps):
+        raise RuntimeError(f"{len(gaps) - len(times)} requests failed")
+    return times
 
 
 class Loader:
@@ -133,12 +134,12 @@ def main():
         most = saturation(flags, server, pool)
         print(f"batch {flags.batch}, {flags.threads} threads: at most {most:.0f} requests/s; asked {most / 2:.0f}/s",
               flush=True)
-        loop, p99 = OpenLoop(flags, server, pool), {"alone": [], "beside": []}
-        loop.round(most / 2, 2, random)
+        p99 = {"alone": [], "beside": []}
+        open_loop(flags, server, pool, most / 2, 2, random)
         for number in range(flags.rounds):
             for kind in ("alone", "beside") if number % 2 == 0 else ("beside", "alone"):
                 loader = Loader(server, flags.port + 1) if kind == "beside" else None
-                times = loop.round(most / 2, flags.seconds, random)
+                times = open_loop(flags, server, pool, most / 2, flags.seconds, random)
                 told = ""
                 if loader:
                     loader.close()

@@ -75,6 +75,29 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_bytes_);
 }
 
+void MappedFile::MoveForRandomReads() {
+  if (data_ == nullptr) return;
+  constexpr size_t kPageTableBytes = size_t{2} << 20;
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t size = (size_bytes_ + page - 1) / page * page;
+  const size_t hole_size = size + 2 * kPageTableBytes;
+  void* const hole =
+      ::mmap(nullptr, hole_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (hole == MAP_FAILED) return;
+  auto* const begin = static_cast<std::byte*>(hole);
+  const size_t before =
+      kPageTableBytes - reinterpret_cast<uintptr_t>(begin) % kPageTableBytes + page;
+  void* const moved = ::mremap(const_cast<std::byte*>(data_), size, size,
+                               MREMAP_MAYMOVE | MREMAP_FIXED, begin + before);
+  if (moved == MAP_FAILED) {
+    ::munmap(hole, hole_size);
+    return;
+  }
+  ::munmap(begin, before);
+  ::munmap(begin + before + size, hole_size - before - size);
+  data_ = static_cast<const std::byte*>(moved);
+}
+
 void MappedFile::DropResident(size_t offset_bytes, size_t size_bytes) const {
   if (data_ == nullptr || offset_bytes >= size_bytes_) return;
   const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));

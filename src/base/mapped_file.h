@@ -35,6 +35,12 @@ class MappedFile {
     return {const_cast<std::byte*>(data_), size_bytes_};
   }
 
+  // For a file whose bytes will be read here and there: moves the mapping to where a fault maps few
+  // pages. From Linux 6.18 on a fault maps all of a folio of the page cache, up to the 2 MiB of one
+  // page table, unless it would lie in two; so the mapping begins one page after such a boundary.
+  // bytes() changes. Where it cannot be moved it stays.
+  void MoveForRandomReads();
+
   // Tells the kernel that [offset, offset + size) will not be read again soon, so that a packed
   // copy and its source are not both resident.
   void DropResident(size_t offset_bytes, size_t size_bytes) const;

@@ -11,8 +11,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 #include "base/descriptor.h"
 #include "base/system.h"
@@ -96,6 +98,12 @@ struct PageKeeper::Shared {
   std::vector<Pages::Range*> ranges;
   uint64_t generation = 0;  // of `ranges`
   size_t hand_range = 0, hand_page = 0;
+  // The count under way: what it has come to, and the first page that it has not seen.
+  struct Count {
+    int64_t pages = 0;
+    size_t range = 0, page = 0;
+  };
+  std::optional<Count> count;
 
   std::atomic<bool> recount{false};  // `other_pages` may have changed
   std::atomic<bool> in_vain{false};  // a whole round was not enough: it certainly has
@@ -134,7 +142,9 @@ struct PageKeeper::Shared {
     if (hand_range >= ranges.size()) hand_range = hand_page = 0;
     Pages::Range& range = *ranges[hand_range];
     const size_t end = std::min(hand_page + kChunkPages, range.count);
-    range.Forget(hand_page, end);
+    // What the count under way would have seen.
+    if (count && std::pair(hand_range, hand_page) >= std::pair(count->range, count->page))
+      count->pages += PresentPages(range, hand_page, end).value_or(0);
     for (size_t page = hand_page; page < end;) {
       const auto is_written = range.written[page];
       size_t next = page + 1;
@@ -142,6 +152,9 @@ struct PageKeeper::Shared {
       if (!is_written) ::madvise(range.at(page), (next - page) * PageBytes(), MADV_DONTNEED);
       page = next;
     }
+    // Not before: a reader who came in between would know pages to be mapped that are not, and map
+    // them later without looking at the bound. This way it is no more than this chunk's.
+    range.Forget(hand_page, end);
     const size_t done = end - hand_page;
     hand_page = end;
     if (end == range.count) {
@@ -151,8 +164,9 @@ struct PageKeeper::Shared {
     return done;
   }
 
-  // Takes pages back until no more than `wanted` are left, once round at most.
-  void TakeBack(int64_t wanted) {
+  // Takes pages back until no more than `wanted` are left, once round at most: whether it was
+  // enough.
+  bool TakeBack(int64_t wanted) {
     int64_t left = kept_pages;
     for (int64_t clean = CleanPages(); clean > wanted;) {
       const auto chunk = static_cast<int64_t>(TakeBackChunk());
@@ -161,47 +175,58 @@ struct PageKeeper::Shared {
       clean = now;
       left -= chunk;
       if (chunk > 0 && left > 0) continue;
-      in_vain = recount = true;  // it may be others that are there
-      return;
+      recount = true;  // it may be others that are there
+      return false;
     }
+    return true;
   }
 
   // What readers do before they map more. When it was in vain, it is left to the thread until what
   // else is there has been counted.
   void MakeRoom() {
-    if (!in_vain) TakeBack(MostClean());
+    if (!in_vain && !TakeBack(MostClean())) in_vain = true;
   }
 
-  // Finds out anew how much is resident that is not kept. Gives up when there is something to take
-  // back, or when what is kept changes. Pages that are mapped meanwhile count as kept, so that what
-  // is kept is never thought less than it is.
-  bool Recount(int64_t most_clean) {
+  // Pages of [begin, end) that are resident and the file's.
+  std::optional<int64_t> PresentPages(const Pages::Range& range, size_t begin, size_t end) const {
+    std::array<uint64_t, kChunkPages> entries;
+    const size_t size = (end - begin) * sizeof(uint64_t);
+    const auto at = reinterpret_cast<uintptr_t>(range.at(begin)) / PageBytes();
+    if (::pread(pagemap.get(), entries.data(), size, static_cast<off_t>(at * sizeof(uint64_t))) !=
+        static_cast<ssize_t>(size))
+      return std::nullopt;
+    return std::count_if(
+        entries.begin(), entries.begin() + static_cast<ptrdiff_t>(end - begin),
+        [](uint64_t entry) { return (entry & kPresent) != 0 && (entry & kOfFile) != 0; });
+  }
+
+  // Finds out anew how much is resident that is not kept. Pages that are mapped or taken back
+  // meanwhile count as kept, so that what is kept is never thought less than it is. Gives up when
+  // what is kept changes.
+  void Recount(int64_t most_clean) {
     std::unique_lock lock(mutex);
     recount = false;
     const uint64_t began = generation;
     const int64_t all = FilePages();
-    int64_t kept = 0;
-    std::vector<uint64_t> entries(kChunkPages);
-    for (size_t i = 0; i < ranges.size(); ++i) {
-      for (size_t page = 0; page < ranges[i]->count; page += kChunkPages) {
-        const size_t count = std::min(kChunkPages, ranges[i]->count - page);
-        const auto at = reinterpret_cast<uintptr_t>(ranges[i]->at(page)) / PageBytes();
-        const ssize_t size = ::pread(pagemap.get(), entries.data(), count * sizeof(uint64_t),
-                                     static_cast<off_t>(at * sizeof(uint64_t)));
-        if (size != static_cast<ssize_t>(count * sizeof(uint64_t))) return false;
-        kept += std::count_if(
-            entries.begin(), entries.begin() + static_cast<ptrdiff_t>(count),
-            [](uint64_t entry) { return (entry & kPresent) != 0 && (entry & kOfFile) != 0; });
-        lock.unlock();
-        const bool must_take_back = CleanPages() > most_clean;
-        lock.lock();
-        if (must_take_back) recount = true;
-        if (must_take_back || generation != began) return false;
-      }
+    count = Count{};
+    while (count->range < ranges.size()) {
+      const Pages::Range& range = *ranges[count->range];
+      const size_t end = std::min(count->page + kChunkPages, range.count);
+      const auto present = PresentPages(range, count->page, end);
+      if (!present) break;
+      count->pages += *present;
+      count->page = end == range.count ? 0 : end;
+      if (end == range.count) ++count->range;
+      lock.unlock();
+      if (CleanPages() > most_clean) TakeBackChunk();
+      lock.lock();
+      if (generation != began) break;
     }
-    other_pages = std::max<int64_t>(0, all - kept);
-    in_vain = false;
-    return true;
+    if (generation == began && count->range == ranges.size()) {
+      other_pages = std::max<int64_t>(0, all - count->pages);
+      in_vain = false;
+    }
+    count.reset();
   }
 };
 

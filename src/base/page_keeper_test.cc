@@ -42,6 +42,7 @@ class PageKeeperTest : public ::testing::Test {
     file.close();
     auto mapped = MappedFile::OpenCopyOnWrite(path_);
     ASSERT_TRUE(mapped) << mapped.error().message;
+    mapped->MoveForRandomReads();
     file_ = std::make_shared<MappedFile>(*std::move(mapped));
   }
   void TearDown() override { std::filesystem::remove(path_); }

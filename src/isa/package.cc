@@ -245,14 +245,16 @@ Result<Texts> TextsOf(std::span<const std::byte> file, const std::vector<Section
   return texts;
 }
 
-Result<Package> ReadMapped(const std::shared_ptr<const MappedFile>& file,
-                           const Progress& progress) {
-  const auto bytes = file->bytes();
-  TRY_ASSIGN(const std::vector<Section> sections, DecodeHeader(bytes));
-  TRY_ASSIGN(const auto program_bytes, FindSection(bytes, sections, "program", true));
+Result<Package> ReadMapped(MappedFile mapped, const Progress& progress) {
+  TRY_ASSIGN(const std::vector<Section> sections, DecodeHeader(mapped.bytes()));
+  TRY_ASSIGN(const auto program_bytes, FindSection(mapped.bytes(), sections, "program", true));
   Package package;
   TRY_ASSIGN(package.program, Decode(program_bytes));
   TRY(Verify(package.program));
+  const auto is_table = [](const Buffer& buffer) { return buffer.form == Form::kTable; };
+  if (std::ranges::any_of(package.program.buffers, is_table)) mapped.MoveForRandomReads();
+  const auto file = std::make_shared<const MappedFile>(std::move(mapped));
+  const auto bytes = file->bytes();
   TRY_ASSIGN(const auto index, FindSection(bytes, sections, "weights.index", true));
   TRY_ASSIGN(const auto weights, FindSection(bytes, sections, "weights", false));
   TRY_ASSIGN(package.weights, BindWeights(package.program, index, weights, progress));
@@ -312,8 +314,7 @@ Result<void> WritePackage(
 Result<Package> ReadPackage(const std::filesystem::path& path, const Progress& progress) {
   // Rows of tables may be replaced while they serve.
   TRY_ASSIGN(MappedFile mapped, MappedFile::OpenCopyOnWrite(path));
-  const auto file = std::make_shared<const MappedFile>(std::move(mapped));
-  auto package = ReadMapped(file, progress);
+  auto package = ReadMapped(std::move(mapped), progress);
   if (!package) return FailAt(path.string(), package.error());
   return package;
 }

@@ -131,6 +131,33 @@ void Importer::EnterGraph(const GraphProto& graph, Scope& scope) {
 
 // ---- inputs and outputs ----
 
+namespace {
+
+// "batch + 1", as PyTorch's exporter writes sizes, in terms of the names that are `symbols`; absent
+// for a name of its own, and for what might be no size of a tensor.
+std::optional<Size> SumOfSymbols(const std::string& text,
+                                 const std::map<std::string, Size>& symbols) {
+  std::string packed = text;
+  std::erase(packed, ' ');
+  const auto parsed = Size::Parse(packed);
+  if (!parsed || parsed->IsConstant() || parsed->ToString() == text) return std::nullopt;
+  std::optional<Size> sum = Size(0);
+  for (const auto& [names, coefficient] : parsed->terms()) {
+    if (coefficient < 0) return std::nullopt;
+    std::optional<Size> term = Size(coefficient);
+    for (const std::string& name : names) {
+      const auto found = symbols.find(name);
+      if (found == symbols.end() || !term) return std::nullopt;
+      term = term->Times(found->second);
+    }
+    if (term && sum) sum = sum->Plus(*term);
+    if (!term || !sum) return std::nullopt;
+  }
+  return sum;
+}
+
+}  // namespace
+
 // Names of dimensions become symbols, or numbers where options.input_shapes gives one of them.
 Result<void> Importer::BindSymbols(const GraphProto& graph,
                                    const std::set<std::string>& constants) {
@@ -154,14 +181,23 @@ Result<void> Importer::BindSymbols(const GraphProto& graph,
     for (int i = 0; i < dims.size(); ++i)
       if (!dims[i].dim_param().empty()) leads[dims[i].dim_param()] |= i == 0;
   }
+  // Sums come after the names that they are of.
+  std::map<std::string, Size> names = symbols_;
+  for (const auto& [text, is_first] : leads) names.emplace(text, Size::Symbol(text));
   for (const auto& [text, is_first] : leads) {
-    if (symbols_.contains(text)) continue;
+    if (symbols_.contains(text) || SumOfSymbols(text, names)) continue;
     const auto max = options_.symbol_max.find(text);
     const std::string name = builder_.SymbolName(text);
     builder_.AddSymbol(name, max != options_.symbol_max.end() ? std::max<int64_t>(max->second, 1)
                              : is_first                       ? options_.max_batch
                                                               : options_.max_other);
     symbols_.emplace(text, Size::Symbol(name));
+  }
+  for (const auto& [text, is_first] : leads) {
+    if (symbols_.contains(text)) continue;
+    const auto sum = SumOfSymbols(text, symbols_);
+    if (!sum) return Invalid("the dimension '" + text + "' is not of others");
+    symbols_.emplace(text, *sum);
   }
   return {};
 }

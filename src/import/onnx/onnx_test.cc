@@ -325,6 +325,18 @@ TEST(Onnx, GathersRowsOfLargeTablesAsEmbeddings) {
   EXPECT_THAT(Ops(*model), testing::Contains("embedding_bag"));
 }
 
+TEST(Onnx, TakesSumsOfNamesForDimensions) {
+  TestModel test;
+  test.Input("x", {"b"});
+  test.Input("ends", {"b + 1"});
+  test.Input("odd", {"c + 1"});
+  SetInt(test.Node("Concat", {"x", "ends", "odd"}, {"y"}), "axis", 0);
+  test.Output("y", {"?"});
+  const auto model = test.Parse();
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(ir::ToString(model->outputs[0].shape), "[2*b+c___1+1]");
+}
+
 // Bags as PyTorch's newer exporter writes them: gathered rows, and a loop that appends what it
 // pools of the rows from ends[i] to ends[i + 1] to a sequence.
 class BagLoopModel : public TestModel {

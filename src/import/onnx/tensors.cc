@@ -198,6 +198,7 @@ Result<std::span<const std::byte>> Tensors::FileNamed(const std::string& locatio
     return Corrupt("external data '" + location + "' is not in the model's folder");
   TRY(ExpectNoLink(folder_, relative));
   TRY_ASSIGN(MappedFile file, MappedFile::OpenCopyOnWrite(folder_ / relative));
+  file.MoveForRandomReads();  // of tables, that is; others are packed
   files_->push_back(std::move(file));
   file_numbers_[location] = files_->size() - 1;
   return files_->back().bytes();

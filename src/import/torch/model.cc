@@ -579,6 +579,7 @@ namespace millpower::import {
 
 Result<TensorModel> OpenPt2(const std::filesystem::path& path, const TensorOptions& options) {
   TRY_ASSIGN(MappedFile file, MappedFile::OpenCopyOnWrite(path));
+  file.MoveForRandomReads();  // of tables, that is; others are packed
   const std::span<const std::byte> bytes = file.bytes();
   return torch::Open(std::move(file), bytes, options);
 }
