@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const ir::TensorSlice& slice : value.slices) {
       const auto view = model->weights->Find(slice.tensor);
       if (!view) std::abort();
-      volatile std::byte read{};
+      [[maybe_unused]] volatile std::byte read{};
       for (const std::byte byte : view->bytes) read = byte;
     }
   }

@@ -76,7 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     int64_t elements = 1;
     for (const int64_t dim : described->shape) elements *= dim;
     Expect(std::ssize(*tensor) == elements * SizeBytes(described->dtype));
-    volatile std::byte read{};
+    [[maybe_unused]] volatile std::byte read{};
     for (const std::byte byte : *tensor) read = byte;
   }
   return 0;
