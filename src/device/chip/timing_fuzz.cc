@@ -107,6 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto device = chip::MakeChipDevice({.chip = described->At(chip::Bound::kValue),
                                             .expand = {},
                                             .clock = &clock,
+                                            .stage = {},
                                             .on_launch = CheckSound,
                                             .with_spans = true});
   const auto shared = std::make_shared<const isa::Program>(std::move(*program));
