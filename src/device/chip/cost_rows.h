@@ -25,9 +25,9 @@ struct RowTraffic {
   double matrix_ops =
       0;  // products of two computed matrices (contract, conv); a multiply-add is two
   DType matrix_type = DType::kBf16;
-  double gathered = 0;  // runs of elements that an index picks one by one, of what is read
+  double gathered = 0;      // runs of elements that an index picks one by one, of what is read
   bool on_tensors = false;  // of any rank: shapes and strides are worked out at every launch
-  double rows = 1;  // independent parts: fewer than cores leave cores idle
+  double rows = 1;          // independent parts: fewer than cores leave cores idle
 };
 
 // One wave:

@@ -34,6 +34,7 @@ constexpr int64_t kPassSize = 1024;  // channels and steps
 // For how long the machine's speed is looked at: beside a step, and beside a point.
 constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
 constexpr double kPoint_s = 0.004;
+constexpr double kLookWeight = 8;
 constexpr double kOutlier = 0.15;  // of ln(predicted / measured): from here on it counts less
 constexpr double kLong_s = 0.01;   // steps from here on are long
 constexpr ProductSize kLongProduct{1024, 4096, 16, true};
@@ -72,8 +73,10 @@ struct Point {
   SmallProgram* program = nullptr;
   std::function<void()> prepare;  // sets the launch
   bool passes = false;            // goes by the speed of memory, else of the cores
+  bool is_look = false;           // is not measured apart
   bool anew = false;              // prepared before each run: other rows, other pages
   bool one_thread = false;        // on a device of one thread
+  double weight = 1;              // in the fit
   SmallProgram::Sizes sizes;
   std::vector<double> ratios;
   double seconds = 0;
@@ -171,6 +174,10 @@ class ProberImpl final : public Prober {
   }
 
   Result<void> MakePoints() {
+    // The looks themselves: what they say of the speed, the description must say, too.
+    Add("look: product", product_, [this] { product_->Set("rows", kProductRows); });
+    Add("look: pass", long_pass_, [this] { long_pass_->Set("rows", 1); }).passes = true;
+    for (Point& point : points_) point.is_look = true, point.weight = kLookWeight;
     TRY(AddProducts());
     TRY(AddPasses());
     TRY(AddAttention());
@@ -217,7 +224,7 @@ class ProberImpl final : public Prober {
       return {};
     };
     const int64_t all = pool_bytes_ / kMegabyte;  // long ones: threads that come late do not count
-    TRY(add("", *device_, {1024, 2048, all, DType::kBf16, {1, 2, 4, 8}}));
+    TRY(add("", *device_, {1024, 2048, all, DType::kBf16, {2, 4, 8}}));
     TRY(add("", *device_, {3072, 1024, all / 2, DType::kBf16, {16}}));
     TRY(add("", *device_, {1024, 1024, all, DType::kF32, {1, 8}}));
     TRY(add("", *device_, {1024, 2048, all, DType::kQ8_0, {1, 8}}));
@@ -331,7 +338,10 @@ class ProberImpl final : public Prober {
     speeds_ = {Median(products), Median(passes)};
     long_speeds_ = {long_ratio * speeds_.product_s, speeds_.pass_s};
     for (Point& point : points_)
-      point.seconds = Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
+      if (point.is_look)
+        point.seconds = point.passes ? kPasses * speeds_.pass_s : speeds_.product_s;
+      else
+        point.seconds = Median(point.ratios) * (point.passes ? speeds_.pass_s : speeds_.product_s);
     return {};
   }
 
@@ -339,6 +349,7 @@ class ProberImpl final : public Prober {
   Result<void> MeasureRound(std::vector<double>& products, std::vector<double>& passes) {
     Times product, pass;  // the last looks
     for (Point& point : points_) {
+      if (point.is_look) continue;
       Times& last = point.passes ? pass : product;
       const auto look = [&]() -> Result<Times> {
         if (!point.passes) return ProductTimes(kShortLook_s);
@@ -504,7 +515,7 @@ Result<Description> ProberImpl::FitChip() {
     for (Point& point : points_) {
       if (point.one_thread) continue;
       const double e = std::abs(off(point));
-      sum += e < kOutlier ? e * e : kOutlier * (2 * e - kOutlier);
+      sum += point.weight * (e < kOutlier ? e * e : kOutlier * (2 * e - kOutlier));
     }
     return sum;
   });
