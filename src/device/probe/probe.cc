@@ -48,19 +48,13 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-// What three in four exceed.
+// What three in four exceed: others' work on the machine hardly touches it.
 double Quiet(std::vector<double> values) {
   CHECK(!values.empty());
   const auto quarter = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
   std::ranges::nth_element(values, quarter);
   return *quarter;
 }
-
-// Of runs of one thing: what three in four of them exceed, which others' work on the machine hardly
-// touches, and the median, which it does.
-struct Times {
-  double quiet_s = 0, median_s = 0;
-};
 
 // Four digits: more than were measured.
 double Rounded(double value) { return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr); }
@@ -117,9 +111,9 @@ class ProberImpl final : public Prober {
 
   Result<Speeds> Measure(double step_s) override {
     if (step_s < kLong_s) {
-      TRY_ASSIGN(const Times product, ProductTimes(kLook_s));
-      TRY_ASSIGN(const Times pass, PassTimes(kLook_s));
-      return Speeds{product.median_s, pass.median_s};
+      TRY_ASSIGN(const double product, ProductTimes(kLook_s));
+      TRY_ASSIGN(const double pass, PassTimes(kLook_s));
+      return Speeds{product, pass};
     }
     TRY_ASSIGN(const double product_s, long_product_->Run());
     TRY_ASSIGN(const double pass_s, long_pass_->Run());
@@ -143,7 +137,7 @@ class ProberImpl final : public Prober {
 
   // Runs of a Program, given by `next`, until they have taken `least_s` and are `least` at least.
   template <typename Next>
-  static Result<Times> TimesOf(const Next& next, double least_s, int least) {
+  static Result<double> QuietOf(const Next& next, double least_s, int least) {
     std::vector<double> times;
     double sum = 0;
     while (sum < least_s || std::ssize(times) < least) {
@@ -151,15 +145,15 @@ class ProberImpl final : public Prober {
       times.push_back(seconds);
       sum += seconds;
     }
-    return Times{Quiet(times), Median(times)};
+    return Quiet(std::move(times));
   }
 
-  Result<Times> ProductTimes(double least_s) {
-    return TimesOf([this] { return product_; }, least_s, 5);
+  Result<double> ProductTimes(double least_s) {
+    return QuietOf([this] { return product_; }, least_s, 5);
   }
   // Never the part that has just been read: caches may hold 128 MB.
-  Result<Times> PassTimes(double least_s) {
-    return TimesOf([this] { return passes_[next_pass_ = (next_pass_ + 1) % passes_.size()]; },
+  Result<double> PassTimes(double least_s) {
+    return QuietOf([this] { return passes_[next_pass_ = (next_pass_ + 1) % passes_.size()]; },
                    least_s, 2);
   }
 
@@ -323,7 +317,6 @@ class ProberImpl final : public Prober {
     const SystemClock clock;
     const int64_t start = clock.NowNs();
     std::vector<double> products, passes, long_products;
-    quiet_products_.clear();
     for (Point& point : points_) point.ratios.clear();
     for (int round = 0;; ++round) {
       const double share =
@@ -334,7 +327,7 @@ class ProberImpl final : public Prober {
       TRY_ASSIGN(long_products.emplace_back(), long_product_->Run());
     }
     TRY(MeasureLaunch());
-    const double long_ratio = Quiet(long_products) / Quiet(quiet_products_);
+    const double long_ratio = Quiet(long_products) / Quiet(products);
     speeds_ = {Median(products), Median(passes)};
     long_speeds_ = {long_ratio * speeds_.product_s, speeds_.pass_s};
     for (Point& point : points_)
@@ -347,17 +340,17 @@ class ProberImpl final : public Prober {
 
   // Each point between two looks at the machine's speed.
   Result<void> MeasureRound(std::vector<double>& products, std::vector<double>& passes) {
-    Times product, pass;  // the last looks
+    double product_s = 0, pass_s = 0;  // the last looks
     for (Point& point : points_) {
       if (point.is_look) continue;
-      Times& last = point.passes ? pass : product;
-      const auto look = [&]() -> Result<Times> {
+      double& last_s = point.passes ? pass_s : product_s;
+      const auto look = [&]() -> Result<double> {
         if (!point.passes) return ProductTimes(kShortLook_s);
         TRY_ASSIGN(const double seconds, long_pass_->Run());
-        return Times{seconds / kPasses, seconds / kPasses};
+        return seconds / kPasses;
       };
-      if (last.median_s == 0) {
-        TRY_ASSIGN(last, look());
+      if (last_s == 0) {
+        TRY_ASSIGN(last_s, look());
       }
       point.prepare();
       if (!point.passes) TRY(point.program->Run());  // so that caches hold what it works on
@@ -365,13 +358,11 @@ class ProberImpl final : public Prober {
         if (point.anew) point.prepare();
         return point.program;
       };
-      TRY_ASSIGN(const Times times, TimesOf(next, kPoint_s, point.passes ? 1 : 5));
-      TRY_ASSIGN(const Times after, look());
-      const double quiet_s = (std::exchange(last, after).quiet_s + after.quiet_s) / 2;
-      (point.passes ? passes : products).push_back(after.median_s);
-      if (!point.passes) quiet_products_.push_back(after.quiet_s);
-      point.ratios.push_back(times.quiet_s / quiet_s);
-      if (point.passes) product = {};  // that was a while ago
+      TRY_ASSIGN(const double seconds, QuietOf(next, kPoint_s, point.passes ? 1 : 5));
+      TRY_ASSIGN(const double after_s, look());
+      point.ratios.push_back(2 * seconds / (std::exchange(last_s, after_s) + after_s));
+      (point.passes ? passes : products).push_back(after_s);
+      if (point.passes) product_s = 0;  // that was a while ago
     }
     return {};
   }
@@ -439,7 +430,6 @@ class ProberImpl final : public Prober {
   SmallProgram* tiny_ = nullptr;
   std::vector<Point> points_;
   Speeds speeds_, long_speeds_;
-  std::vector<double> quiet_products_;
   double launch_s_ = 0;
   int64_t next_page_ = 0;
   Rng rng_{1};
