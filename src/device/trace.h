@@ -30,7 +30,8 @@ class TraceFile {
   // Microseconds. `arguments`: JSON members, e.g. "\"bytes\":12"; may be empty.
   void Add(int process, int thread, std::string_view name, double begin_us, double duration_us,
            std::string_view arguments = {});
-  // Ends the file; events that come later are dropped. Errors: kIo when anything could not be written.
+  // Ends the file; events that come later are dropped. Errors: kIo when anything could not be
+  // written.
   Result<void> Close();
 
  private:
