@@ -50,7 +50,9 @@ class TableMemoryTest : public testing::Test {
     auto keeper = PageKeeper::Start(24 * kMiB, 8 * kMiB);
     ASSERT_TRUE(keeper) << keeper.error().message;
     keeper_ = *std::move(keeper);
-    auto loaded = LoadTensorModel(folder_.path() / "model.onnx", {.show_progress = false});
+    TensorLoadOptions options;
+    options.show_progress = false;
+    auto loaded = LoadTensorModel(folder_.path() / "model.onnx", options);
     ASSERT_TRUE(loaded) << loaded.error().message;
     KeepTables(keeper_, loaded->weights);
     ASSERT_GE(keeper_->stats().mapped_bytes, 63 * kMiB);
