@@ -21,7 +21,7 @@ mkdir -p models
 ../../build/release/millpower compile models/offers-keras -o models/offers-keras-int8.mill --tables int8
 
 PORT=${PORT:-8090}
-../../build/release/millpower serve --port "$PORT" --max-batch 2048 \
+../../build/release/millpower serve --port "$PORT" --max-batch 2048 --log-level warn \
   --model offers-torch=models/offers-torch.pt2 --model offers-keras=models/offers-keras \
   --model offers-torch-int8=models/offers-torch-int8.mill --model offers-keras-int8=models/offers-keras-int8.mill &
 server=$!
