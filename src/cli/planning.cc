@@ -151,7 +151,7 @@ class Table {
   }
 
  private:
-  static constexpr size_t kNarrow = 16, kWide = 34;
+  static constexpr size_t kNarrow = 16, kWide = 40;
 
   static std::vector<std::string> Wrapped(const std::string& text, size_t width) {
     std::vector<std::string> lines;
