@@ -3,8 +3,8 @@
 
 An example is a block ```console whose first line is "$ COMMAND" (continued by a backslash at the end of a line);
 what follows is the command's output. Commands run with the shell, one folder for all of a file, in order, with
-`millpower` on the PATH; a block "```csv NAME" is a file there. A line that says how long the simulation itself took is left as it is, so that a second run
-changes nothing.
+`millpower` on the PATH; a block "```csv NAME" is a file there. A line that says how long the simulation itself took
+is left as it is, so that a second run changes nothing.
 
     tools/run_examples.py docs/planning.md          # rewrites outputs
     tools/run_examples.py docs/planning.md --check  # says which differ, and exits with 1
@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```console\n(\$ (?:.*\\\n)*.*\n)(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```console\n(\$ (?:[^\n]*\\\n)*[^\n]*\n)(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^```csv (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TOOK = re.compile(r"^(simulated .* in) [0-9.]+ s$", re.MULTILINE)
 
