@@ -82,7 +82,7 @@ class Pipeline final : public LoadedProgram {
     const std::span<const std::byte> rows = from.program->Output(from.hidden_out);
     std::vector<int32_t>& input = to.launch.inputs[static_cast<size_t>(to.hidden_in)];
     input.resize(rows.size() / sizeof(int32_t));
-    std::memcpy(input.data(), rows.data(), rows.size());
+    if (!rows.empty()) std::memcpy(input.data(), rows.data(), rows.size());
   }
 
   const std::shared_ptr<const Program> whole_;
