@@ -24,11 +24,6 @@ FILE = re.compile(r"^```csv (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TOOK = re.compile(r"^(simulated .* in) [0-9.]+ s$", re.MULTILINE)
 
 
-def examples(text):
-    """Command and output of each."""
-    return [(match[1][2:].rstrip("\n"), match[2]) for match in BLOCK.finditer(text)]
-
-
 def write_files(text, folder):
     for name, rows in FILE.findall(text):
         pathlib.Path(folder, pathlib.Path(name).name).write_text(rows)

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <latch>
 #include <random>
 #include <thread>
 
+#include "base/test_wait.h"
 #include "ranking/fake_device.h"
 
 namespace millpower::ranking {
@@ -137,18 +139,25 @@ TEST_F(EngineTest, StaysWithinTheBoundsOfALaunch) {
 TEST_F(EngineTest, WaitsForCompanyNoLongerThanAllowed) {
   Loading loading = FakeRecommender("m");
   loading.config.max_queue_delay_us = 20'000;
-  const ModelPtr model = Load(std::move(loading));
+  ModelPtr model;
+  Future a, b, c;
   const auto ask = [&] { return Ask(model, MakeRequest({{1, 1}, {{}}})); };
-  // The engine, which waits, brings the times of the others about.
-  Future b, c;
+  // The model's thread, which waits, brings these moments about: it alone, as it may begin to wait
+  // at any time.
+  std::latch loaded(1);
+  clock_.At(0, [&] {
+    loaded.wait();
+    a = ask();
+  });
   clock_.At(19'999'999, [&] { b = ask(); });
   clock_.At(20'000'001, [&] { c = ask(); });
-  Future a = ask();
+  model = Load(std::move(loading));
+  loaded.count_down();
+  ASSERT_TRUE(Eventually([&] { return Batches().size() == 2; }));
+  EXPECT_THAT(Batches(), ElementsAre(2, 1));
   EXPECT_TRUE(a.get());
   EXPECT_TRUE(b.get());
-  clock_.AdvanceTo(20'000'001);
   EXPECT_TRUE(c.get());
-  EXPECT_THAT(Batches(), ElementsAre(2, 1));
   // A full launch waits for nobody: no time passes.
   std::vector<float> dense(16, 1);
   EXPECT_TRUE(Ask(model, MakeRequest({dense, std::vector<std::vector<int64_t>>(8)})).get());
