@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <fstream>
-#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -369,15 +367,14 @@ class ProberImpl final : public Prober {
     return {};
   }
 
-  // What a launch takes beside its instructions: checks, and waking threads that have gone to sleep
-  // since the last one, without which it begins.
+  // What a launch takes beside its instructions when another has just ended: checks, and telling
+  // the other threads. One that comes later also wakes those that have gone to sleep meanwhile.
   Result<void> MeasureLaunch() {
     TRY_ASSIGN(SmallProgram * shared,
                Load(*device_, ProductText({512, 512, 2, true}, DType::kF32)));
     shared->Set("rows", 1);
     std::vector<double> with, without;
     for (int i = 0; i < 100; ++i) {
-      std::this_thread::sleep_for(std::chrono::microseconds(200));
       TRY_ASSIGN(const double all, shared->RunByStopwatch());
       TRY_ASSIGN(const double inside, shared->Run());
       with.push_back(all);
