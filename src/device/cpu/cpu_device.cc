@@ -265,11 +265,17 @@ class CpuProgram final : public LoadedProgram {
 
   // Steps have working memory of their own.
   Result<void> MakeSteps(const std::vector<isa::Step>& order) {
-    const StepContext context{*program_,     *options_.kernels,
-                              buffers_,      work_lists_,
-                              samplers_,     faults_,
-                              team_.count(), options_.group.get(),
-                              options_.rank, options_.expert_counts, &weights_.before_read};
+    const StepContext context{*program_,
+                              *options_.kernels,
+                              buffers_,
+                              work_lists_,
+                              samplers_,
+                              faults_,
+                              team_.count(),
+                              options_.group.get(),
+                              options_.rank,
+                              options_.expert_counts,
+                              &weights_.before_read};
     std::vector<isa::Instruction> instructions;
     for (const isa::Step& step : order)
       instructions.push_back(
