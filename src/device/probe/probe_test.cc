@@ -62,7 +62,7 @@ TEST(Probe, DescribesThisMachine) {
   EXPECT_NE(chip.memory.bytes_per_s.value, host.memory.bytes_per_s.value);
   EXPECT_NE(chip.vector_ops_per_s.value, host.vector_ops_per_s.value);
   // Its own points, measured as roughly as here, come out of the same order.
-  EXPECT_LT(described->fit_error, 1);
+  EXPECT_LT(described->fit_error, 2);
 }
 
 TEST(Probe, SpeedsMoveWhatGoesByThem) {
