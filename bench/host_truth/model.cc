@@ -13,17 +13,13 @@
 #include "device/cpu/cpu_device.h"
 #include "import/qwen3/graph.h"
 #include "import/qwen3/published.h"
+#include "import/tensor/published.h"
 #include "ir/graph.h"
 #include "isa/layout.h"
 #include "isa/sampling.h"
 
 namespace millpower::truth {
 namespace {
-
-using ir::Constant;
-using ir::Op;
-using ir::Symbol;
-using ir::ValueId;
 
 constexpr size_t kTileBytes = size_t{1} << 20;  // of random weights, repeated
 
@@ -98,83 +94,24 @@ isa::BoundWeights RandomWeights(const compile::Compiled& compiled) {
   return bound;
 }
 
-// Distinct values of the 26 categorical features of Criteo Kaggle, as facebookresearch/dlrm counts
-// them; tables of more rows than kMostRows are cut, so that they take a quarter of a gigabyte.
-constexpr int64_t kCriteoRows[] = {
-    1460, 583,   10131227, 2202608, 305,  24,   12517, 633,     3,  93145, 5683,   8351593, 3194,
-    27,   14992, 5461306,  10,      5652, 2173, 4,     7046547, 18, 15,    286181, 105,     142572};
+// Tables of more rows are cut, so that they take a quarter of a gigabyte.
 constexpr int64_t kMostRows = 1'000'000;
-constexpr int64_t kTableColumns = 16;
 
-// DLRM (Naumov et al., 2019) as facebookresearch/dlrm runs it on Criteo Kaggle: bottom MLP
-// 13-512-256-64-16, 26 tables of 16 columns, dot interaction, top MLP 512-256-1.
-Result<ir::Graph> DlrmGraph(int64_t max_batch) {
-  ir::Graph graph;
-  graph.name = "dlrm";
-  graph.AddSymbol("batch", max_batch);
-  int next = 0;
-  const auto node = [&](Op op, std::vector<ValueId> inputs, ir::Attributes attributes) {
-    return graph.AddNode(op, "v" + std::to_string(next++), std::move(inputs),
-                         std::move(attributes));
-  };
-  const auto mlp = [&](ValueId x, int64_t width, std::initializer_list<int64_t> sizes,
-                       bool last_relu) -> Result<ValueId> {
-    int64_t left = std::ssize(sizes);
-    for (const int64_t size : sizes) {
-      const std::string name = "w" + std::to_string(next);
-      const auto w = graph.AddWeight(name, DType::kF32, {Constant(size), Constant(width)});
-      const auto b = graph.AddWeight(name + ".bias", DType::kF32, {Constant(size)});
-      const bool relu = --left > 0 || last_relu;
-      TRY_ASSIGN(x, node(Op::kDense, {x, w, b},
-                         {{"transposed", int64_t{0}}, {"relu", int64_t{relu ? 1 : 0}}}));
-      width = size;
-    }
-    return x;
-  };
-  const auto dense = graph.AddInput("dense", DType::kF32, {Symbol("batch"), Constant(13)});
-  TRY_ASSIGN(const ValueId bottom, mlp(dense, 13, {512, 256, 64, kTableColumns}, true));
-  const ir::Shape one_feature = {Symbol("batch"), Constant(1), Constant(kTableColumns)};
-  std::vector<ValueId> features(1);
-  TRY_ASSIGN(features[0], node(Op::kReshape, {bottom}, {{"shape", one_feature}}));
-  for (size_t i = 0; i < std::size(kCriteoRows); ++i) {
-    const std::string name = std::to_string(i);
-    const auto ids = graph.AddInput("ids_" + name, DType::kI64, {Symbol("batch"), Constant(1)});
-    const auto table =
-        graph.AddWeight("table." + name, DType::kF32,
-                        {Constant(std::min(kCriteoRows[i], kMostRows)), Constant(kTableColumns)});
-    TRY_ASSIGN(const ValueId bag, node(Op::kEmbeddingBag, {table, ids},
-                                       {{"mode", int64_t{0}},
-                                        {"ends", int64_t{0}},
-                                        {"policy", int64_t{0}},
-                                        {"default_row", int64_t{-1}},
-                                        {"padding_row", int64_t{-1}}}));
-    TRY_ASSIGN(const ValueId feature, node(Op::kReshape, {bag}, {{"shape", one_feature}}));
-    features.push_back(feature);
-  }
-  const int64_t count = std::ssize(features);
-  // Joins take some at a time.
-  TRY_ASSIGN(const ValueId all, node(Op::kJoin, features, {{"axis", int64_t{1}}}));
-  TRY_ASSIGN(const ValueId dots, node(Op::kContract, {all, all},
-                                      {{"transpose_a", int64_t{0}}, {"transpose_b", int64_t{1}}}));
-  const ir::Shape flat_shape = {Symbol("batch"), Constant(count * count)};
-  TRY_ASSIGN(const ValueId flat, node(Op::kReshape, {dots}, {{"shape", flat_shape}}));
-  std::vector<int64_t> below;
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t j = 0; j < i; ++j) below.push_back(i * count + j);
-  const auto bytes = std::as_bytes(std::span(below));
-  const auto index =
-      graph.AddLiteral("below", DType::kI64, {std::ssize(below)}, {bytes.begin(), bytes.end()});
-  TRY_ASSIGN(const ValueId pairs,
-             node(Op::kTake, {flat, index}, {{"axis", int64_t{1}}, {"policy", int64_t{1}}}));
-  TRY_ASSIGN(const ValueId joined, node(Op::kJoin, {bottom, pairs}, {{"axis", int64_t{1}}}));
-  TRY_ASSIGN(const ValueId top,
-             mlp(joined, kTableColumns + std::ssize(below), {512, 256, 1}, false));
-  graph.AddOutput(top);
-  return graph;
+import::PublishedRecommender Dlrm() {
+  const import::PublishedRecommender* published = import::FindPublishedRecommender("dlrm-kaggle");
+  CHECK(published != nullptr);
+  import::PublishedRecommender dlrm = *published;
+  for (int64_t& rows : dlrm.rows) rows = std::min(rows, kMostRows);
+  return dlrm;
 }
 
 Result<ir::Graph> GraphOf(const HostModelOptions& options, bool language) {
-  if (!language) return DlrmGraph(2048);
+  if (!language) {
+    import::TensorOptions tensors;
+    tensors.max_batch = 2048;
+    TRY_ASSIGN(import::TensorModel dlrm, import::BuildPublishedRecommender(Dlrm(), tensors));
+    return std::move(dlrm.graph);
+  }
   const import::PublishedModel* model = import::FindPublishedModel(options.name);
   CHECK(model != nullptr) << options.name;
   import::GraphOptions sizes;
@@ -278,6 +215,7 @@ void HostModel::SetLanguage(const StepCase& step) {
 
 void HostModel::SetTensors(const StepCase& step) {
   launch_->registers[static_cast<size_t>(program_->FindRegister("batch"))] = step.batch;
+  const import::PublishedRecommender dlrm = Dlrm();
   Rng rng(seed_++);  // other rows every time
   for (size_t i = 0; i < program_->buffers.size(); ++i) {
     const isa::Buffer& buffer = program_->buffers[i];
@@ -290,7 +228,7 @@ void HostModel::SetTensors(const StepCase& step) {
       continue;
     }
     const auto feature = static_cast<size_t>(std::atoi(buffer.name.c_str() + 4));  // "ids_7"
-    const auto rows = static_cast<uint64_t>(std::min(kCriteoRows[feature], kMostRows));
+    const auto rows = static_cast<uint64_t>(dlrm.rows[feature]);
     for (int64_t k = 0; k < step.batch; ++k) {
       words.push_back(static_cast<int32_t>(rng.Below(rows)));
       words.push_back(0);
