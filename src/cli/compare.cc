@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/planning.h"
+#include "cli/text_file.h"
 #include "device/chip/tpp.h"
 #include "plan/plot.h"
 
@@ -151,14 +151,6 @@ Result<plan::Plot> Sweep(const Flags& flags, const std::vector<Group>& groups,
     }
   }
   return plot;
-}
-
-Result<void> WriteText(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (!file) return Fail(ErrorCode::kIo, "cannot write " + path);
-  return {};
 }
 
 const char* TierName(chip::ExportTier tier) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <numbers>
 
 #include "base/json.h"
@@ -15,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/evaluation.h"
 #include "cli/progress.h"
+#include "cli/text_file.h"
 #include "device/cpu/cpu_device.h"
 #include "plan/experts.h"
 
@@ -204,11 +204,7 @@ Result<Json> Measure(const Flags& flags) {
           static_cast<int64_t>(model.tokenizer->TokenBytes(tokens[static_cast<size_t>(i)]).size());
   const double bytes_per_token =
       static_cast<double>(scored_bytes) / static_cast<double>(evaluated->scored_tokens);
-  if (records) {
-    std::ofstream file(flags.experts_file, std::ios::trunc);
-    if (!(file << plan::RecordedExperts(expert_counts.Layers())).flush())
-      return Fail(ErrorCode::kIo, "cannot write " + flags.experts_file);
-  }
+  if (records) TRY(WriteText(flags.experts_file, plan::RecordedExperts(expert_counts.Layers())));
   Json result = LikelihoodJson(model.name, *model.program, evaluated->model, bytes_per_token);
   result.update({{"file", flags.file},
                  {"tokens", static_cast<int64_t>(tokens.size())},

@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <fstream>
 
 #include "base/system.h"
 #include "cli/commands.h"
+#include "cli/text_file.h"
 #include "device/probe/probe.h"
 
 namespace millpower::cli {
@@ -18,14 +18,6 @@ struct Flags {
   bool points = false;
   ModelFlags shared;  // threads and kernels alone
 };
-
-Result<void> Write(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) return Fail(ErrorCode::kIo, "cannot write " + path);
-  return {};
-}
 
 Result<void> Probe(const Flags& flags) {
   device::probe::ProbeOptions options;
@@ -55,7 +47,7 @@ Result<void> Probe(const Flags& flags) {
     fmt::print("{}", described.toml);
     return {};
   }
-  return Write(flags.out, described.toml);
+  return WriteText(flags.out, described.toml);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What launches in virtual time asked of a chip, summed up, and what that is a second.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -50,6 +51,14 @@ struct ChipTotals {
   // Of all chips for so long, idle time between launches included.
   double Joules(const Deployment& deployment, double seconds) const;
 };
+
+// From the first arrival to the last answer of requests that know both; 0 without any.
+template <typename Request>
+double SecondsOf(const std::vector<Request>& requests) {
+  if (requests.empty()) return 0;
+  return std::ranges::max(requests, {}, &Request::done_s).done_s -
+         std::ranges::min(requests, {}, &Request::arrived_s).arrived_s;
+}
 
 // On average over all chips.
 struct ChipUse {

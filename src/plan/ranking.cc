@@ -237,12 +237,7 @@ Result<RankingResult> SimulateRanking(const RankingSetup& setup, const Workload&
     const Workload share = ShareOf(workload, replica, setup.replicas);
     if (!share.requests.empty()) TRY(RankOnReplica(setup, share, replica == 0, result));
   }
-  double last = 0, first = std::numeric_limits<double>::infinity();
-  for (const Answered& answered : result.requests) {
-    first = std::min(first, answered.arrived_s);
-    last = std::max(last, answered.done_s);
-  }
-  result.seconds = std::max(last - first, 0.0);
+  result.seconds = SecondsOf(result.requests);
   result.joules = result.Joules(setup, result.seconds);
   return result;
 }

@@ -300,12 +300,7 @@ Result<ServingResult> SimulateServing(const ServingSetup& setup, const Workload&
     const Workload share = ShareOf(workload, replica, setup.replicas);
     if (!share.requests.empty()) TRY(ServeReplica(setup, share, replica == 0, result));
   }
-  double last = 0, first = std::numeric_limits<double>::infinity();
-  for (const Served& served : result.requests) {
-    first = std::min(first, served.arrived_s);
-    last = std::max(last, served.done_s);
-  }
-  result.seconds = std::max(last - first, 0.0);
+  result.seconds = SecondsOf(result.requests);
   result.joules = result.Joules(setup, result.seconds);
   return result;
 }
