@@ -254,7 +254,8 @@ Work AttentionWork(const Chip& chip, const AttentionShape& shape, std::span<cons
   return Attention(chip, shape, runs).Expand();
 }
 
-Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows) {
+Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows, int64_t sequences) {
+  if (IsHost(chip)) return HostKvAppendWork(chip, shape, rows, sequences);
   const bool narrow = IsNarrow(shape.kv);
   const double values = static_cast<double>(shape.kv_heads * shape.head_dim);
   const auto count = static_cast<double>(rows);

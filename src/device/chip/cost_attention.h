@@ -51,9 +51,10 @@ struct QueryRun {
 //   total   launch_s + max(cores, memory)
 Work AttentionWork(const Chip& chip, const AttentionShape& shape, std::span<const QueryRun> runs);
 
-// `rows` new positions. A row's values are moved by as many threads, at most 512, of the 2048 that
-// a core holds; each takes row_s (times narrow_factor into 8 bits), beside the memory's time, and
-// both get in each other's way: sqrt(threads^2 + memory^2).
-Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows);
+// `rows` new positions of `sequences`, which take about as many each. A row's values are moved by
+// as many threads, at most 512, of the 2048 that a core holds; each takes row_s (times
+// narrow_factor into 8 bits), beside the memory's time, and both get in each other's way:
+// sqrt(threads^2 + memory^2).
+Work KvAppendWork(const Chip& chip, const AttentionShape& shape, int64_t rows, int64_t sequences);
 
 }  // namespace millpower::device::chip

@@ -8,7 +8,6 @@
 #include "base/check.h"
 #include "device/chip/cost_collective.h"
 #include "device/chip/cost_experts.h"
-#include "device/chip/cost_host.h"
 #include "device/chip/cost_matmul.h"
 #include "device/chip/cost_rows.h"
 #include "isa/layout.h"
@@ -167,11 +166,8 @@ AttentionShape ShapeOfPages(const isa::Buffer& kv) {
 }
 
 Work OfKvAppend(const Case& c) {
-  if (IsHost(c.chip))
-    return HostKvAppendWork(c.chip, ShapeOfPages(c.buffer(isa::kv_append::kKv)),
-                            c.Rows(isa::kv_append::kK), c.Rows(isa::kv_append::kSequences));
   return KvAppendWork(c.chip, ShapeOfPages(c.buffer(isa::kv_append::kKv)),
-                      c.Rows(isa::kv_append::kK));
+                      c.Rows(isa::kv_append::kK), c.Rows(isa::kv_append::kSequences));
 }
 
 // Logits are read once for the maximum and the sum, and once to draw.

@@ -62,12 +62,6 @@ struct Traffic {
     vector_ops += more.vector_ops;
     return *this;
   }
-  Traffic& operator*=(double factor) {
-    for (double* part : {&memory_read, &memory_written, &weights, &cache, &scratch, &link,
-                         &matrix_ops, &vector_ops})
-      *part *= factor;
-    return *this;
-  }
 };
 
 struct Work {

@@ -438,7 +438,8 @@ class ProberImpl final : public Prober {
   Rng rng_{1};
 };
 
-// Mean over the points that `wanted` takes, of ln(predicted / measured), squared but for outliers.
+// Moves the constants to where the sum over the points of ln(predicted / measured), squared but for
+// outliers, is least.
 Result<Description> ProberImpl::FitChip() {
   TRY_ASSIGN(chip::Chip chip, Start());
   auto& host = chip.fitted[chip::kHostKind];
@@ -448,9 +449,11 @@ Result<Description> ProberImpl::FitChip() {
   auto& tables = chip.fitted[chip::kHostTablesKind];
   tables.clear();
   std::vector<Knob> knobs;
+  std::vector<chip::Figure*> fitted;
   const auto own = [&](chip::Figure& figure, double start, double least, double most) {
     figure = Measured(start);
     knobs.push_back({&figure.value, least, most});
+    fitted.push_back(&figure);
   };
   const auto threads = static_cast<double>(options_.threads);
   own(chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s,
@@ -521,20 +524,9 @@ Result<Description> ProberImpl::FitChip() {
     description.fit_error += std::abs(e);
   }
   description.fit_error /= static_cast<double>(description.points.size());
-  for (const Knob& knob : knobs) *knob.value = Rounded(*knob.value);
-  // Its copies in low and high.
-  const auto settle = [](chip::Figure& figure) {
-    if (figure.source == kSource) figure.low = figure.high = figure.value;
-  };
-  for (chip::Figure* figure : {&chip.matrix[0].ops_per_s,
-                               &chip.matrix[static_cast<size_t>(chip::MatrixType::kInt8)].ops_per_s,
-                               &chip.memory.bytes_per_s, &chip.cache.bytes, &chip.cache.bytes_per_s,
-                               &chip.scratchpad.bytes, &chip.scratchpad.bytes_per_s,
-                               &chip.vector_ops_per_s, &chip.special_ops_per_s, &chip.issue_s})
-    settle(*figure);
-  for (auto& [kind, constants] : chip.fitted)
-    for (auto& [name, figure] : constants) settle(figure);
-  chip.matrix[static_cast<size_t>(chip::MatrixType::kBf16)].ops_per_s = chip.matrix[0].ops_per_s;
+  for (chip::Figure* figure : fitted) *figure = Measured(Rounded(figure->value));
+  chip.matrix[static_cast<size_t>(chip::MatrixType::kBf16)].ops_per_s =
+      chip.matrix[static_cast<size_t>(chip::MatrixType::kF32)].ops_per_s;
   description.toml = chip::ToToml(chip);
   TRY_ASSIGN(const chip::Chip parsed, chip::ParseChip(description.toml, "the probe's description"));
   description.chip = parsed.At(chip::Bound::kValue);
