@@ -1,14 +1,21 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <span>
+#include <thread>
+#include <vector>
 
 #include "base/dtype.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "base/page_memory.h"
 #include "base/rng.h"
 #include "base/system.h"
 #include "base/threads.h"
@@ -141,6 +148,28 @@ TEST(MappedFile, TellsWhatIsWrong) {
 }
 
 // Units are taken by whoever is there; none is lost or done twice, however often members come late.
+// Also one that sleeps by then.
+TEST(ThreadTeam, SetAndWakeEndsAWait) {
+  for (const int delay_us : {0, 20, 2000}) {
+    std::atomic<uint32_t> value{0};
+    std::jthread waiter([&] { WaitWhileEqual(value, 0); });
+    std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
+    SetAndWake(value, 1);
+  }
+}
+
+TEST(PageMemory, IsZeroAndThereOnceTouched) {
+  constexpr size_t kBytes = (4 << 20) + 100;
+  PageMemory memory(kBytes);
+  ASSERT_TRUE(memory.ok());
+  memory.Touch();
+  EXPECT_TRUE(std::ranges::all_of(std::span(memory.data(), kBytes),
+                                  [](std::byte b) { return b == std::byte{0}; }));
+  std::vector<unsigned char> resident(kBytes / 4096 + 1);
+  ASSERT_EQ(::mincore(memory.data(), kBytes, resident.data()), 0);
+  EXPECT_TRUE(std::ranges::all_of(resident, [](unsigned char page) { return (page & 1) == 1; }));
+}
+
 TEST(ThreadTeam, RunsWithWhoComes) {
   for (const int count : {1, 2, 4}) {
     ThreadTeam team(count);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/spin.h"
+
 namespace millpower {
 
 void Clock::WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable& wake,
@@ -11,6 +13,18 @@ void Clock::WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variabl
     wake.wait(lock, woken);
   else
     wake.wait_for(lock, std::chrono::nanoseconds(std::max<int64_t>(until_ns - NowNs(), 0)), woken);
+}
+
+void SystemClock::WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable& wake,
+                            int64_t until_ns, const std::function<bool()>& woken) const {
+  const auto asked = [&] {
+    if (woken() || NowNs() >= until_ns) return true;
+    lock.unlock();  // whoever wakes it needs it
+    for (int i = 0; i < 4; ++i) Pause();
+    lock.lock();
+    return false;
+  };
+  if (!SpinUntil(asked, kSpinBetweenUs)) Clock::WaitUntil(lock, wake, until_ns, woken);
 }
 
 int64_t VirtualClock::NowNs() const {

@@ -47,6 +47,9 @@ class SystemClock final : public Clock {
                std::chrono::system_clock::now().time_since_epoch())
         .count();
   }
+  // Spins before it sleeps (spin.h).
+  void WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable& wake,
+                 int64_t until_ns, const std::function<bool()>& woken) const override;
 };
 
 // Time that passes only when somebody says so. It starts at 0, the beginning of 1970.

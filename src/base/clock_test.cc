@@ -79,5 +79,32 @@ TEST(SystemClock, WaitsNoLongerThanAsked) {
   clock.WaitUntil(lock, wake, begin_ns, [] { return false; });  // over already
 }
 
+TEST(SystemClock, WaitsUntilAMomentOrUntilItIsWoken) {
+  const SystemClock clock;
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool woken = false;
+  const auto is_woken = [&] { return woken; };
+  std::unique_lock lock(mutex);
+  const int64_t until = clock.NowNs() + 2'000'000;
+  clock.WaitUntil(lock, wake, until, is_woken);
+  EXPECT_GE(clock.NowNs(), until);
+  // Soon, and long after it has gone to sleep.
+  for (const int delay_us : {10, 5000}) {
+    woken = false;
+    std::jthread waker([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
+      const std::lock_guard own(mutex);
+      woken = true;
+      wake.notify_one();
+    });
+    clock.WaitUntil(lock, wake, kNeverNs, is_woken);
+    EXPECT_TRUE(woken);
+    lock.unlock();  // for the waker to return
+    waker.join();
+    lock.lock();
+  }
+}
+
 }  // namespace
 }  // namespace millpower

@@ -18,4 +18,10 @@ PageMemory::~PageMemory() {
   if (data_ != nullptr) ::munmap(data_, size_bytes_);
 }
 
+void PageMemory::Touch() {
+  constexpr size_t kLeastPage = 4096;
+  volatile std::byte* const data = data_;
+  for (size_t at = 0; data != nullptr && at < size_bytes_; at += kLeastPage) data[at] = {};
+}
+
 }  // namespace millpower

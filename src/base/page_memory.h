@@ -15,6 +15,9 @@ class PageMemory {
   bool ok() const { return data_ != nullptr; }  // false: there is no room for it
   std::byte* data() const { return data_; }
 
+  // Commits all of it, which may take milliseconds for each huge page. While nobody uses it.
+  void Touch();
+
  private:
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;

@@ -1,27 +1,21 @@
 #include "base/threads.h"
 
 #include "base/check.h"
+#include "base/spin.h"
 
 namespace millpower {
-namespace {
-
-// About 20-50 us of pauses before a waiter sleeps in the kernel.
-constexpr int kSpins = 2000;
-
-void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-}  // namespace
 
 void WaitWhileEqual(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    Pause();
-  }
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+  const auto differs = [&] { return value.load(std::memory_order_acquire) != old; };
+  if (differs() || SpinUntil(differs)) return;
+  while (!differs()) value.wait(old, std::memory_order_acquire);
+}
+
+// In one order with the wait's own count of sleepers, which notify_all looks at: after a store that
+// merely releases, it may see none although one is about to sleep on the old value.
+void SetAndWake(std::atomic<uint32_t>& value, uint32_t to) {
+  value.store(to, std::memory_order_seq_cst);
+  value.notify_all();
 }
 
 ThreadTeam::ThreadTeam(int count) : count_(count) {
@@ -32,8 +26,7 @@ ThreadTeam::ThreadTeam(int count) : count_(count) {
 
 ThreadTeam::~ThreadTeam() {
   stop_ = true;
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
+  SetAndWake(generation_, generation_.load(std::memory_order_relaxed) + 1);
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -41,19 +34,14 @@ void ThreadTeam::Open(const std::function<void(int)>& work) {
   work_ = &work;  // nobody is inside who could read it
   const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
   door_.store(uint64_t{generation} << 32 | kOpen, std::memory_order_release);
-  generation_.store(generation, std::memory_order_release);
-  generation_.notify_all();
+  SetAndWake(generation_, generation);
 }
 
 void ThreadTeam::WaitUntilLeft(uint64_t members) {
-  for (int i = 0;; ++i) {
-    const uint64_t door = door_.load(std::memory_order_acquire);
-    if (LeftOf(door) == members) return;
-    if (i < kSpins)
-      Pause();
-    else
-      door_.wait(door, std::memory_order_acquire);
-  }
+  const auto all_left = [&] { return LeftOf(door_.load(std::memory_order_acquire)) == members; };
+  if (SpinUntil(all_left)) return;
+  for (uint64_t door; LeftOf(door = door_.load(std::memory_order_acquire)) != members;)
+    door_.wait(door, std::memory_order_acquire);
 }
 
 void ThreadTeam::Run(const std::function<void(int)>& work) {
@@ -84,7 +72,9 @@ bool ThreadTeam::Enter(uint32_t& seen) {
 
 void ThreadTeam::WorkerLoop(int member) {
   for (uint32_t seen = 0;;) {
-    WaitWhileEqual(generation_, seen);
+    SpinUntil([&] { return generation_.load(std::memory_order_acquire) != seen; }, kSpinBetweenUs);
+    while (generation_.load(std::memory_order_acquire) == seen)
+      generation_.wait(seen, std::memory_order_acquire);
     if (stop_) return;
     // False: too late, or so early that generation_ has not followed the door yet.
     if (!Enter(seen)) {

@@ -10,9 +10,12 @@
 
 namespace millpower {
 
-// Returns once `value` differs from `old`, and sees what was written before it changed. Spins
-// briefly, since the gaps between instructions are microseconds, then sleeps until notified.
+// Returns once `value` differs from `old`, and sees what was written before it changed. Spins a
+// while (spin.h), then sleeps until SetAndWake.
 void WaitWhileEqual(const std::atomic<uint32_t>& value, uint32_t old);
+
+// Sets what others wait for, and wakes them.
+void SetAndWake(std::atomic<uint32_t>& value, uint32_t to);
 
 // Not thread-safe: one Run at a time.
 class ThreadTeam {

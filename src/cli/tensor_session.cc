@@ -1,6 +1,9 @@
 #include "cli/tensor_session.h"
 
+#include <chrono>
 #include <future>
+
+#include "base/spin.h"
 
 #include "cli/session.h"
 #include "cli/table_memory.h"
@@ -32,7 +35,9 @@ Result<ranking::Answer> TensorSession::Ask(ranking::Request request) {
   TRY(engine_->Submit(model_, std::move(request), [&](Result<ranking::Answer> answer) {
     answered.set_value(std::move(answer));
   }));
-  return answered.get_future().get();
+  std::future<Result<ranking::Answer>> answer = answered.get_future();
+  YieldUntil([&] { return answer.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
+  return answer.get();
 }
 
 }  // namespace millpower::cli

@@ -118,6 +118,7 @@ class CpuProgram final : public LoadedProgram {
                                                      " KV pages; the Program takes 1 to " +
                                                      std::to_string(program.registers[i].max));
     TRY(AllocateBuffers());
+    if (load.touch) scratch_memory_->Touch();
     for (const WorkList& list : work_lists_) {
       frame_.work.push_back({list, {}});
       frame_.work.back().runs.reserve(static_cast<size_t>(
@@ -366,7 +367,7 @@ class CpuProgram final : public LoadedProgram {
         RunShared(*steps_[i], progress, member);
       } else {
         if (progress.how == How::kSerial) steps_[i]->Run(frame_, 0, progress.units, member);
-        Complete(progress);
+        SetAndWake(progress.is_complete, 1);
       }
       if (spans != nullptr && progress.how != How::kIdle)
         spans[i] = {work_ns, kClock.NowNs() - work_ns};
@@ -375,11 +376,6 @@ class CpuProgram final : public LoadedProgram {
       step_ns_[i] = progress.how == How::kIdle ? 0 : now_ns - begin_ns;
       begin_ns = now_ns;
     }
-  }
-
-  static void Complete(Progress& progress) {
-    progress.is_complete.store(1, std::memory_order_release);
-    progress.is_complete.notify_all();
   }
 
   // Takes ranges of units until there are none: large ones first, and smaller ones towards the end,
@@ -396,7 +392,7 @@ class CpuProgram final : public LoadedProgram {
       step.Run(frame_, begin, end, member);
       const int64_t count = end - begin;
       if (progress.done.fetch_add(count, std::memory_order_acq_rel) + count == units)
-        Complete(progress);
+        SetAndWake(progress.is_complete, 1);
       begin = progress.next.load(std::memory_order_relaxed);
     }
   }
