@@ -3,6 +3,7 @@ connection sends one and reads its answer with little work in between."""
 
 import json
 import pathlib
+import select
 import socket
 import subprocess
 import time
@@ -29,25 +30,42 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=300)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, request):
-        """The body of the answer; anything but 200 is an error."""
+    def fileno(self):
+        return self.socket.fileno()
+
+    def send(self, request):
+        """Of one request at a time."""
+        self.answer = b""
         self.socket.sendall(request)
-        answer = b""
-        while (end := answer.find(b"\r\n\r\n")) < 0:
-            answer += self.receive()
-        head = answer[:end].lower()
-        size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        while len(answer) < end + 4 + size:
-            answer += self.receive()
-        if b" 200 " not in head.split(b"\r\n")[0]:
-            raise RuntimeError(answer.decode(errors="replace"))
-        return answer[end + 4:]
 
     def receive(self):
+        """Waits for a part of the answer. The body once it is whole, None before; any status but 200 is an error."""
         got = self.socket.recv(1 << 18)
         if not got:
             raise RuntimeError("the server closed the connection")
-        return got
+        self.answer += got
+        end = self.answer.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        head = self.answer[:end].lower()
+        size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+        if len(self.answer) < end + 4 + size:
+            return None
+        if b" 200 " not in head.split(b"\r\n")[0]:
+            raise RuntimeError(self.answer.decode(errors="replace"))
+        return self.answer[end + 4:]
+
+    def ask(self, request):
+        self.send(request)
+        while (body := self.receive()) is None:
+            pass
+        return body
+
+
+def answered(connections, timeout):
+    """Those of the connections whose answers are whole, after some seconds at most."""
+    ready, _, _ = select.select(list(connections), [], [], max(0, timeout))
+    return [line for line in ready if line.receive() is not None]
 
 
 class Server:

@@ -13,7 +13,6 @@ On a machine that others use run it with a high priority (nice -n -10), which th
 import argparse
 import gc
 import pathlib
-import queue
 import statistics
 import tempfile
 import threading
@@ -27,51 +26,36 @@ import models
 ADMIN_KEY = "mpa_" + "0" * 40
 
 
-def saturation(flags, server, pool):
-    """Requests a second in a closed loop of --connections."""
-    stop, counts = time.perf_counter() + flags.seconds, [0] * flags.connections
-
-    def ask(number):
-        connection = client.Connection(server.port)
-        while time.perf_counter() < stop:
-            connection.ask(pool[(number + counts[number]) % len(pool)])
-            counts[number] += 1
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(flags.connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / flags.seconds
+def closed_loop(flags, server, pool):
+    """Requests a second when each of --connections asks again as soon as it is answered."""
+    lines = [client.Connection(server.port) for _ in range(flags.connections)]
+    answered, end = 0, time.perf_counter() + flags.seconds
+    for number, line in enumerate(lines):
+        line.send(pool[number])
+    while time.perf_counter() < end:
+        for line in client.answered(lines, end - time.perf_counter()):
+            answered += 1
+            line.send(pool[answered % len(pool)])
+    return answered / flags.seconds
 
 
 def open_loop(flags, server, pool, rate, seconds, random):
-    """Requests at random times on --connections, each sent when it is due and one is free; their times."""
-    due, times = queue.SimpleQueue(), []
-    gaps = random.exponential(1 / rate, int(rate * seconds))
-
-    def work(connection):
-        while (item := due.get()) is not None:
-            number, at = item
-            connection.ask(pool[number % len(pool)])
-            times.append(time.perf_counter() - at)
-
-    threads = [threading.Thread(target=work, args=(client.Connection(server.port),)) for _ in range(flags.connections)]
-    for thread in threads:
-        thread.start()
-    at = time.perf_counter()
-    for number, gap in enumerate(gaps):
-        at += gap
-        wait = at - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)
-        due.put((number, at))
-    for _ in threads:
-        due.put(None)
-    for thread in threads:
-        thread.join()
-    if len(times) < len(gaps):
-        raise RuntimeError(f"{len(gaps) - len(times)} requests failed")
+    """Requests at random times on --connections, each sent when it is due and one is free; their times.
+    All by one thread: threads of Python would wait for each other, up to 5 ms each time."""
+    free = [client.Connection(server.port) for _ in range(flags.connections)]
+    due = np.cumsum(random.exponential(1 / rate, int(rate * seconds))) + time.perf_counter()
+    asked, times, next_one = {}, [], 0
+    while len(times) < len(due):
+        now = time.perf_counter()
+        while free and next_one < len(due) and due[next_one] <= now:
+            line = free.pop()
+            line.send(pool[next_one % len(pool)])
+            asked[line] = due[next_one]
+            next_one += 1
+        wait = due[next_one] - now if free and next_one < len(due) else 300
+        for line in client.answered(asked, max(0, wait)):
+            times.append(time.perf_counter() - asked.pop(line))
+            free.append(line)
     return times
 
 
@@ -131,7 +115,7 @@ def main():
         random = np.random.default_rng(1)
         gc.freeze()
         gc.disable()
-        most = saturation(flags, server, pool)
+        most = closed_loop(flags, server, pool)
         print(f"batch {flags.batch}, {flags.threads} threads: at most {most:.0f} requests/s; asked {most / 2:.0f}/s",
               flush=True)
         p99 = {"alone": [], "beside": []}

@@ -65,22 +65,22 @@ Result<void> RankingHost::LoadVersion(const std::string& name, const ModelVersio
   std::vector<std::string> names;
   for (const Entry& entry : specs_) names.push_back(entry.spec.name);
   load.import.id_policies = PoliciesFor(name, names, load.import.id_policies);
-  const auto read = [&] { return LoadTensorModel(version.second, load); };
-  TRY_ASSIGN(LoadedTensorModel loaded, in_background ? InBackground(read) : read());
-  KeepTables(options_.table_keeper, loaded.weights);
-  for (const std::string& note : loaded.notes)
-    spdlog::info("{}: {}", version.second.string(), note);
-  int64_t bytes = 0;
-  for (const auto& weight : loaded.weights.by_buffer) bytes += static_cast<int64_t>(weight.size());
-  ranking::ModelConfig config = options_.config;
-  TRY(engine_->Load({.name = name,
-                     .version = version.first,
-                     .program = loaded.program,
-                     .weights = std::move(loaded.weights),
-                     .signature = std::move(loaded.signature),
-                     .config = config}));
+  const auto prepare = [&]() -> Result<ranking::Prepared> {
+    TRY_ASSIGN(LoadedTensorModel loaded, LoadTensorModel(version.second, load));
+    KeepTables(options_.table_keeper, loaded.weights);
+    for (const std::string& note : loaded.notes)
+      spdlog::info("{}: {}", version.second.string(), note);
+    return engine_->Prepare({.name = name,
+                             .version = version.first,
+                             .program = loaded.program,
+                             .weights = std::move(loaded.weights),
+                             .signature = std::move(loaded.signature),
+                             .config = options_.config});
+  };
+  TRY_ASSIGN(const ranking::Prepared prepared, in_background ? InBackground(prepare) : prepare());
+  TRY_ASSIGN(const ranking::ModelPtr model, engine_->Start(prepared));
   spdlog::info("model '{}' version {} is ready: {} of weights", name, version.first,
-               FormatSize(bytes));
+               FormatSize(model->weights_bytes));
   return {};
 }
 

@@ -88,6 +88,9 @@ class LoadedProgram {
 
 struct LoadOptions {
   int64_t kv_pages = 0;  // pages of every KV cache; >= 1 when the Program has one
+  // Whether what launches work in, but for KV caches, is committed before the first one, so that
+  // none waits for the system to find it memory.
+  bool touch = false;
 };
 
 // Outlives what it has loaded. Load may be called, and what is loaded destroyed, at any time, from

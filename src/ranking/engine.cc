@@ -145,6 +145,11 @@ Engine::~Engine() {
 const Clock& Engine::clock() const { return impl_->clock; }
 
 Result<ModelPtr> Engine::Load(Loading loading) {
+  TRY_ASSIGN(const Prepared prepared, Prepare(std::move(loading)));
+  return Start(prepared);
+}
+
+Result<Prepared> Engine::Prepare(Loading loading) {
   TRY(CheckSignature(loading.signature, *loading.program));
   Layout layout = MakeLayout(loading.signature, loading.program);
   const int64_t batch_most = layout.batch < 0 ? 1 : layout.most(layout.batch);
@@ -159,10 +164,14 @@ Result<ModelPtr> Engine::Load(Loading loading) {
                                              .weights_bytes = BytesOf(loading.weights),
                                              .tables = TablesOf(*loading.program)});
   if (model->config.max_batch == 0) model->config.max_batch = batch_most;
-  TRY_ASSIGN(auto program,
-             impl_->device.Load(loading.program, std::move(loading.weights), {.kv_pages = 0}));
-  const auto runner = std::make_shared<Runner>(model, std::move(layout), std::move(program),
-                                               impl_->clock, impl_->leases);
+  TRY_ASSIGN(auto program, impl_->device.Load(loading.program, std::move(loading.weights),
+                                              {.touch = loading.config.warm_up}));
+  return std::make_shared<Runner>(std::move(model), std::move(layout), std::move(program),
+                                  impl_->clock, impl_->leases);
+}
+
+Result<ModelPtr> Engine::Start(const Prepared& runner) {
+  const ModelPtr model = runner->model();
   if (model->config.warm_up) TRY(runner->WarmUp());
   runner->Start();
   Impl::RunnerPtr replaced;

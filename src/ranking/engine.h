@@ -80,6 +80,10 @@ struct Loading {
   ModelConfig config = {};
 };
 
+// A model that has its place on the device, before its first launch.
+class Runner;
+using Prepared = std::shared_ptr<Runner>;
+
 // An embedding table whose rows UpdateRows changes.
 struct Table {
   std::string name;  // of the weight
@@ -165,10 +169,17 @@ class Engine {
   // Unloads everything at once.
   ~Engine();
 
-  // Returns when the model is ready, having warmed up; it replaces a version of the same name and
-  // number, which is unloaded as by Unload. Errors: CheckSignature's; the device's;
-  // kInvalidArgument (a config beyond the Program's bounds).
+  // Prepare and Start.
   Result<ModelPtr> Load(Loading model);
+
+  // What of loading disturbs nobody: by a thread of low priority, if need be. Errors:
+  // CheckSignature's; the device's; kInvalidArgument (a config beyond the Program's bounds).
+  Result<Prepared> Prepare(Loading model);
+
+  // Returns when the model is ready, having warmed up, which uses the device as requests do. It
+  // replaces a version of the same name and number, which is unloaded as by Unload. Errors: the
+  // device's.
+  Result<ModelPtr> Start(const Prepared& model);
 
   // New requests do not find it; those that wait are answered within `timeout_ns`, and what is left
   // then gets kUnavailable. Returns when its memory is free. `version` 0: all. Errors: kNotFound.

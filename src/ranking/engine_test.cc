@@ -383,6 +383,19 @@ TEST_F(EngineTest, WarmsUpBeforeItIsThere) {
   EXPECT_EQ(device_.launches()[0].launch_class, device::kLaunchClasses - 1);
 }
 
+TEST_F(EngineTest, APreparedModelIsThereOnceItIsStarted) {
+  Loading loading = FakeRecommender("m", true);
+  loading.config = {.max_batch = 4};
+  const auto prepared = engine_.Prepare(std::move(loading));
+  ASSERT_TRUE(prepared) << prepared.error().message;
+  EXPECT_EQ(device_.loaded(), 1);
+  EXPECT_TRUE(device_.launches().empty());
+  EXPECT_FALSE(engine_.Find("m"));
+  ASSERT_TRUE(engine_.Start(*prepared));
+  EXPECT_THAT(Batches(), ElementsAre(1, 2, 4));
+  EXPECT_TRUE(engine_.Find("m"));
+}
+
 TEST_F(EngineTest, WarmsUpNoFurtherThanLaunchesAreShort) {
   FakeDevice slow([&](const FakeLaunch& launch) {
     if (launch.Register("batch") == 2) clock_.Advance(10'000'000);
