@@ -10,6 +10,10 @@
 namespace millpower::device::chip {
 namespace {
 
+// Turns in which an instruction's equal waves go through beside other streams, at most: what a file
+// says of a chip, or a Program, does not decide for how long it is played.
+constexpr int64_t kMostTurns = 1 << 16;
+
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
 std::string Place(const isa::Program& program, isa::Stream stream, size_t index) {
@@ -45,7 +49,11 @@ Result<Played> Machine::Play(const isa::Program& program,
   free_s_ = {};
   busy_s_ = {};
   posts_.resize(static_cast<size_t>(program.semaphores));
-  for (auto& posts : posts_) posts.clear();
+  for (Posts& posts : posts_) {
+    posts.all.clear();
+    posts.first = 0;
+    posts.there = 0;
+  }
   for (size_t s = 0; s < isa::kStreamCount; ++s) cursors_[s].ended = program.streams[s].empty();
 
   // Always the stream whose next event is the earliest, so that units serve in the order of time.
@@ -85,11 +93,14 @@ bool Machine::Advance(const isa::Program& program, isa::Stream stream,
     case isa::Opcode::kEnd:
       cursor.ended = true;
       return true;
-    case isa::Opcode::kPost:
-      posts_[static_cast<size_t>(instruction.integer(isa::sync::kSemaphore))].push_back(
-          {cursor.ready_s, instruction.integer(isa::sync::kCount)});
+    case isa::Opcode::kPost: {
+      Posts& posts = posts_[static_cast<size_t>(instruction.integer(isa::sync::kSemaphore))];
+      const int64_t count = instruction.integer(isa::sync::kCount);
+      posts.all.push_back({cursor.ready_s, count});
+      posts.there += count;
       waiting_ = {};  // any of them may have been waiting for this
       break;
+    }
     case isa::Opcode::kWait:
       if (!TakeCounts(instruction, cursor.ready_s)) return false;
       break;
@@ -101,7 +112,8 @@ bool Machine::Advance(const isa::Program& program, isa::Stream stream,
         if (Alone(stream))
           PlayRepeats(cursor, wave);
         else
-          PlayWave(cursor, wave);
+          PlayWave(cursor, wave,
+                   std::min(wave.count - cursor.repeat, (wave.count - 1) / kMostTurns + 1));
         if (cursor.repeat == wave.count) cursor.repeat = 0, ++cursor.wave;
         if (cursor.wave < work.waves.size()) return true;
       }
@@ -117,18 +129,17 @@ bool Machine::Advance(const isa::Program& program, isa::Stream stream,
 }
 
 bool Machine::TakeCounts(const isa::Instruction& wait, double& ready_s) {
-  auto& posts = posts_[static_cast<size_t>(wait.integer(isa::sync::kSemaphore))];
+  Posts& posts = posts_[static_cast<size_t>(wait.integer(isa::sync::kSemaphore))];
   int64_t wanted = wait.integer(isa::sync::kCount);
-  int64_t there = 0;
-  for (const Post& post : posts) there += post.count;
-  if (there < wanted) return false;
+  if (posts.there < wanted) return false;
+  posts.there -= wanted;
   while (wanted > 0) {
-    Post& first = posts.front();
-    const int64_t taken = std::min(wanted, first.count);
-    ready_s = std::max(ready_s, first.at_s);
+    Post& post = posts.all[posts.first];
+    const int64_t taken = std::min(wanted, post.count);
+    ready_s = std::max(ready_s, post.at_s);
     wanted -= taken;
-    first.count -= taken;
-    if (first.count == 0) posts.erase(posts.begin());
+    post.count -= taken;
+    if (post.count == 0) ++posts.first;
   }
   return true;
 }
@@ -144,10 +155,12 @@ void Machine::Begin(Cursor& cursor, const Work& work) {
   cursor.ahead_s = std::clamp(cursor.start_s - memory, 0.0, prefetch_s_);
 }
 
-void Machine::PlayWave(Cursor& cursor, const Wave& wave) {
+// `times` of it as one.
+void Machine::PlayWave(Cursor& cursor, const Wave& wave, int64_t times) {
+  const auto factor = static_cast<double>(times);
   double over = cursor.over_s;
   for (size_t unit = 0; unit < kUnitCount; ++unit) {
-    double busy = wave.busy_s[unit];
+    double busy = factor * wave.busy_s[unit];
     if (busy <= 0) continue;
     busy_s_[unit] += busy;
     const bool transfers = unit == static_cast<size_t>(Unit::kMemory);
@@ -161,8 +174,8 @@ void Machine::PlayWave(Cursor& cursor, const Wave& wave) {
     over = std::max(over, free);
   }
   cursor.over_before_s = cursor.over_s;
-  cursor.over_s = over + wave.latency_s;
-  ++cursor.repeat;
+  cursor.over_s = over + factor * wave.latency_s;
+  cursor.repeat += times;
 }
 
 // All that is left of a wave's count, when no other stream can come between. Once a wave has moved
@@ -173,7 +186,7 @@ void Machine::PlayRepeats(Cursor& cursor, const Wave& wave) {
   while (cursor.repeat < wave.count) {
     const Cursor before = cursor;
     const auto free = free_s_;
-    PlayWave(cursor, wave);
+    PlayWave(cursor, wave, 1);
     const double moved = cursor.over_s - before.over_s;
     const auto same = [&](double a, double b) {
       return std::abs((a - b) - moved) <= 1e-12 * std::abs(moved);
@@ -212,7 +225,7 @@ Result<void> Machine::CheckCounts(const isa::Program& program) const {
           ErrorCode::kCorrupt,
           Place(program, static_cast<isa::Stream>(s), cursors_[s].index) + " waits for ever");
   for (size_t i = 0; i < posts_.size(); ++i)
-    if (!posts_[i].empty())
+    if (posts_[i].there > 0)
       return Fail(ErrorCode::kCorrupt,
                   "semaphore " + std::to_string(i) + " has counts that nobody takes");
   return {};

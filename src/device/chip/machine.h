@@ -8,6 +8,7 @@
 //   - A unit serves waves in the order in which they come to it, whatever their stream, one after
 //     the other: that is the contention for memory, scratchpads and links.
 //   - A wave is over when the last of its units is done, and its latency has passed.
+//   - Of more than 2^16 equal waves, several go through as one while other streams are under way.
 //   - Before an instruction begins, a memory that has nothing else to do reads its weights ahead,
 //   at
 //     most `prefetch_s` worth: what the chip has buffers for.
@@ -59,6 +60,12 @@ class Machine {
     double at_s = 0;
     int64_t count = 0;
   };
+  // What a semaphore has had, in the order of times.
+  struct Posts {
+    std::vector<Post> all;
+    size_t first = 0;   // that is not used up
+    int64_t there = 0;  // counts, of those from there on
+  };
   // Where a stream is.
   struct Cursor {
     size_t index = 0;    // its instruction
@@ -78,7 +85,7 @@ class Machine {
                const std::vector<const Work*>& works, std::vector<Span>* spans);
   bool TakeCounts(const isa::Instruction& wait, double& ready_s);
   void Begin(Cursor& cursor, const Work& work);
-  void PlayWave(Cursor& cursor, const Wave& wave);
+  void PlayWave(Cursor& cursor, const Wave& wave, int64_t times);
   void PlayRepeats(Cursor& cursor, const Wave& wave);
   double NextEvent(const Cursor& cursor) const;
   bool Alone(isa::Stream stream) const;
@@ -89,7 +96,7 @@ class Machine {
   std::array<Cursor, isa::kStreamCount> cursors_;
   std::array<double, kUnitCount> free_s_{};
   std::array<double, kUnitCount> busy_s_{};
-  std::vector<std::vector<Post>> posts_;  // by semaphore, in the order of their times
+  std::vector<Posts> posts_;  // by semaphore
 };
 
 }  // namespace millpower::device::chip

@@ -102,6 +102,15 @@ TEST(Machine, StreamsShareTheMemory) {
   EXPECT_DOUBLE_EQ(End(apart), 3);
 }
 
+// As a file may have it that describes a chip of tiny tiles.
+TEST(Machine, WavesBeyondNumberEnd) {
+  constexpr int64_t kMany = 1'000'000'000'000;
+  Sheet sheet;
+  sheet.Do(Stream::kCompute, {0, {Busy(1, 0, kMany)}, {}});
+  sheet.Do(Stream::kTransfer, {0, {Busy(1, 0, kMany)}, {}});
+  EXPECT_NEAR(End(sheet) / (2.0 * kMany), 1, 1e-3);
+}
+
 TEST(Machine, AWaitHoldsItsStreamUntilAllCountsArePosted) {
   Sheet sheet;
   sheet.Wait(Stream::kCompute, 0, 2).Do(Stream::kCompute, {0, {Busy(0, 1)}, {}});
