@@ -213,6 +213,7 @@ Result<void> Run(const Flags& flags) {
     HostModelOptions what;
     what.name = name;
     what.threads = options.threads;
+    what.profiled = flags.opcodes;
     what.max_batch = *std::ranges::max_element(flags.batches);
     what.max_positions = flags.context + isa::kPagePositions;
     if (name != "dlrm") {
@@ -283,7 +284,9 @@ int Main(int argc, char** argv) {
   app.add_option("--dump", flags.dump, "Write the probe's description here");
   app.add_option("--chip", flags.chip,
                  "Predict by this description as it is, instead of by the probe's");
-  app.add_flag("--opcodes", flags.opcodes, "Print what each opcode takes, too");
+  app.add_flag(
+      "--opcodes", flags.opcodes,
+      "Print what each opcode takes, too; looking at the clock so often slows small steps");
   app.add_flag("--points", flags.points, "Print what the probe measured, too");
   app.add_flag("--json", flags.json, "Print as JSON");
   CLI11_PARSE(app, argc, argv);

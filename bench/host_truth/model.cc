@@ -138,8 +138,8 @@ Result<std::unique_ptr<HostModel>> HostModel::Load(const HostModelOptions& optio
   TRY_ASSIGN(compile::Compiled compiled, compile::Compile(graph, how));
   isa::BoundWeights weights = RandomWeights(compiled);
   model->program_ = std::make_shared<const isa::Program>(std::move(compiled.program));
-  model->device_ =
-      device::cpu::MakeCpuDevice({.threads = options.threads, .profile = &model->profile_});
+  model->device_ = device::cpu::MakeCpuDevice(
+      {.threads = options.threads, .profile = options.profiled ? &model->profile_ : nullptr});
   if (model->language_)
     model->pages_ = options.max_batch * (options.max_positions / isa::kPagePositions + 1);
   TRY_ASSIGN(model->loaded_, model->device_->Load(model->program_, std::move(weights),

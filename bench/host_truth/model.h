@@ -33,6 +33,7 @@ struct HostModelOptions {
   int64_t max_batch = 32;
   int64_t max_rows = 512;
   int64_t max_positions = 512;
+  bool profiled = false;  // whether profile() tells what each instruction took: a little slower
 };
 
 // A step, as it ran.

@@ -111,15 +111,20 @@ double MacSeconds(const Chip& chip, const HostWeights& weights, DType multiplied
   return 2 / (std::max(1.0, MatrixRate(chip, multiplied)) * weights.efficiency);
 }
 
-// A product's part in `load`.
-void AddProduct(const Chip& chip, double values, double rows, DType type, bool quantised,
-                Load& load) {
+// A product's part in `load`: of each row, `values` products and `finished` sums.
+void AddProduct(const Chip& chip, double values, double finished, double rows, DType type,
+                bool quantised, Load& load) {
   const HostWeights weights(chip, type);
   const double mac_s = MacSeconds(chip, weights, quantised ? type : DType::kF32);
   const bool one_tile = !quantised && rows <= kMostTileRows;
   const double tiles = one_tile ? 1 : std::ceil(rows / kTileRows);
   load.load_s += values * mac_s * weights.load_rows * tiles;
-  load.compute_s += values * mac_s * rows;
+  load.compute_s += (values + finished * HostConstants(chip).finish_steps) * mac_s * rows;
+}
+
+// Weights lie in whole lines.
+double PaddedChannels(int64_t channels) {
+  return static_cast<double>(isa::PackedBlocks(channels) * isa::kLanes);
 }
 
 double PositionsSeen(const AttentionShape& shape, double position) {
@@ -145,8 +150,10 @@ HostConstants::HostConstants(const Chip& chip) {
   append_s = of("append_s", 2 / chip.vector_ops_per_s.value);
   contract_efficiency = std::clamp(of("contract_efficiency", 0.5), 0.001, 10.0);
   tensor_s = of("tensor_s", chip.issue_s.value);
+  finish_steps = of("finish_steps", 0);
   bag_s = chip.Fitted(kHostTablesKind, "bag_s", chip.cache.latency_s.value);
   item_s = chip.Fitted(kHostTablesKind, "item_s", chip.cache.latency_s.value);
+  far_s = chip.Fitted(kHostTablesKind, "far_s", chip.cache.latency_s.value / Threads(chip));
   miss_s = chip.Fitted(kHostTablesKind, "miss_s", chip.memory.latency_s.value / Threads(chip));
 }
 
@@ -159,11 +166,12 @@ HostWeights::HostWeights(const Chip& chip, DType type) {
 Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
   const HostConstants c(chip);
   const auto rows = static_cast<double>(shape.rows);
-  const double values = static_cast<double>(shape.channels) * static_cast<double>(shape.steps);
+  const double channels = PaddedChannels(shape.channels);
+  const double values = channels * static_cast<double>(shape.steps);
   Load load;
   Traffic traffic;
   if (rows <= 0 || values <= 0) return WorkOf(chip, c, load, traffic);
-  AddProduct(chip, values, rows, shape.weights, shape.quantised, load);
+  AddProduct(chip, values, channels, rows, shape.weights, shape.quantised, load);
   const double bytes = values * WeightBytes(shape.weights);
   const double passed = std::max(bytes, shape.program_weight_bytes);
   traffic.weights = bytes * Missed(chip, passed);
@@ -176,7 +184,6 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
     load.memory_s +=
         (bytes - traffic.weights) * LeftOwnCache(chip, passed) / chip.cache.bytes_per_s.value;
   load.floats = values * rows;
-  const double channels = static_cast<double>(shape.channels);
   load.parts =
       std::ceil(channels / kPanelChannels) * std::max(1.0, std::floor(rows / kTileQueries));
   return WorkOf(chip, c, load, traffic);
@@ -185,13 +192,15 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
 Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
                           std::span<const int64_t> rows_of_expert) {
   const HostConstants c(chip);
-  const double values = static_cast<double>(shape.channels) * static_cast<double>(shape.steps);
+  const double channels = PaddedChannels(shape.channels);
+  const double values = channels * static_cast<double>(shape.steps);
   Load load;
   Traffic traffic;
   traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
   for (const int64_t rows : rows_of_expert) {
     if (rows <= 0) continue;
-    AddProduct(chip, values, static_cast<double>(rows), shape.weights, shape.quantised, load);
+    AddProduct(chip, values, channels, static_cast<double>(rows), shape.weights, shape.quantised,
+               load);
     traffic.weights += values * WeightBytes(shape.weights);
     traffic.matrix_ops += 2 * values * static_cast<double>(rows);
     load.floats += values * static_cast<double>(rows);
@@ -227,7 +236,7 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
       // Keys and values of `seen` positions pass once for each tile of queries.
       const double tiles = std::ceil(queries / kTileQueries);
       for (double tile = 0; tile < tiles; ++tile)
-        AddProduct(chip, 2 * seen * dim * kv_heads, queries / tiles, shape.kv, false, products);
+        AddProduct(chip, 2 * seen * dim * kv_heads, 0, queries / tiles, shape.kv, false, products);
       scores += queries * seen * kv_heads;
       segments +=
           queries * kv_heads * std::ceil(seen / static_cast<double>(isa::kAttentionSegment));
@@ -284,10 +293,14 @@ Work HostRowWork(const Chip& chip, const RowTraffic& t) {
   load.rest_s = t.gathered * c.item_s;
   if (t.on_tensors) load.begin_s = c.tensor_s;
   Traffic traffic;
-  const double missed_rows = t.random_reads * (1 - t.cached_share);
   if (t.random_reads > 0) {
-    load.rest_s += t.rows * c.bag_s + t.random_reads * c.item_s +
+    const double missed_share = 1 - t.cached_share, far_share = t.cached_share - t.near_share;
+    const double missed_rows = t.random_reads * missed_share;
+    load.rest_s += t.rows * c.bag_s + t.random_reads * (c.item_s + far_share * c.far_s) +
                    missed_rows * (c.miss_s + t.random_bytes / Bandwidth(chip));
+    // The first row of all is waited for; those after it come meanwhile.
+    load.begin_s +=
+        missed_share * chip.memory.latency_s.value + far_share * chip.cache.latency_s.value;
     traffic.memory_read += missed_rows * t.random_bytes;
   }
   load.floats = (t.written + t.random_reads * (t.random_bytes + 256)) / 4;

@@ -41,10 +41,12 @@ struct HostConstants {
   double append_s;   // a key's or value's number that is put into its page
   double contract_efficiency;  // of the rate of products, of two computed matrices
   double tensor_s;             // an instruction on tensors, besides its issue: shapes and strides
+  double finish_steps;  // a sum of a product is finished and stored in as long as so many steps
 
   // [fitted.host_tables], by all threads
   double bag_s;   // a pooled bag, its rows at hand
   double item_s;  // a row of a bag, or what an index picks, likewise
+  double far_s;   // a row that comes from the last-level cache rather than a thread's own
   double miss_s;  // a row that comes from memory, besides its bytes
 
   explicit HostConstants(const Chip& chip);
@@ -58,9 +60,10 @@ struct HostWeights {
   HostWeights(const Chip& chip, DType type);
 };
 
-// V = channels · steps values of a weight, m = 1 / (rate · efficiency) seconds for a row of one.
+// V = channels · steps values of a weight, channels being whole lines of 16,
+// m = 1 / (rate · efficiency) seconds for a row of one.
 //   load     V m load_rows · tiles of rows
-//   compute  V m rows
+//   compute  (V + channels · finish_steps) m rows
 //   memory   bytes of what the caches do not hold / bandwidth
 //   total    ((load^p + compute^p)^(q/p) + memory^q)^(1/q) + meet_s,
 //            p = overlap_power, q = memory_power

@@ -122,6 +122,46 @@ TEST(HostCost, AnOddPanelLeavesAThreadIdle) {
   EXPECT_NEAR((three - 1e-6) / (two - 1e-6), 2, 0.01);
 }
 
+TEST(HostCost, FinishingASumTakesSomeSteps) {
+  Chip chip = Host();
+  const double plain = Seconds(*MatMulWork(chip, Product(16, 1024, 512, 0)));
+  chip.fitted[kHostKind]["finish_steps"] = {64, 64, 64, "test", false};
+  const double finished = Seconds(*MatMulWork(chip, Product(16, 1024, 512, 0)));
+  EXPECT_NEAR((finished - 1e-6) / (plain - 1e-6), (512.0 + 64) / 512, 1e-3);
+}
+
+TEST(HostCost, ChannelsAreWholeLines) {
+  const Chip chip = Host();
+  EXPECT_EQ(Seconds(*MatMulWork(chip, Product(4, 1, 512, 0))),
+            Seconds(*MatMulWork(chip, Product(4, 16, 512, 0))));
+  EXPECT_LT(Seconds(*MatMulWork(chip, Product(4, 16, 512, 0))),
+            Seconds(*MatMulWork(chip, Product(4, 17, 512, 0))));
+}
+
+// Rows come from the thread's own cache, from the last one, or from memory: each takes longer.
+TEST(HostCost, RowsOfTablesTakeAsLongAsTheyAreFar) {
+  Chip chip = Host();
+  const auto set = [&](const char* name, double value) {
+    chip.fitted[kHostTablesKind][name] = {value, value, value, "test", false};
+  };
+  set("bag_s", 1e-9);
+  set("item_s", 1e-9);
+  set("far_s", 5e-9);
+  set("miss_s", 20e-9);
+  chip.cache.latency_s.value = 30e-9;
+  chip.memory.latency_s.value = 100e-9;
+  RowTraffic bags{.random_reads = 100, .random_bytes = 64, .rows = 100};
+  const auto seconds = [&](double cached, double near) {
+    bags.cached_share = cached;
+    bags.near_share = near;
+    return Seconds(HostRowWork(chip, bags));
+  };
+  // One thread, at half of all threads' rate; a latency is nobody's to share.
+  const double near = seconds(1, 1);
+  EXPECT_NEAR(seconds(1, 0) - near, 100 * 5e-9 / 0.5 + 30e-9, 1e-12);
+  EXPECT_NEAR(seconds(0, 0) - near, 100 * (20e-9 + 64 / 10e9) / 0.5 + 100e-9, 1e-12);
+}
+
 TEST(HostCost, DecodeReadsItsKeysAndValues) {
   const Chip chip = Host();
   const AttentionShape shape{.heads = 16, .kv_heads = 8, .head_dim = 128};

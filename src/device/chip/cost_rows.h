@@ -18,6 +18,7 @@ struct RowTraffic {
   double random_reads = 0;  // times that a run of bytes somewhere in memory is read ...
   double random_bytes = 0;  // ... and the bytes of each
   double cached_share = 0;  // of random reads, those the last-level cache has
+  double near_share = 0;    // ... and those a core's own cache has: counted on the host alone
   double state_read = 0;    // of KV pages, from memory
   double state_written = 0;
   double vector_ops = 0;   // f32 operations

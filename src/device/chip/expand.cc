@@ -250,6 +250,23 @@ Work OfTake(const Case& c) {
   return RowWork(c.chip, traffic, false);
 }
 
+// What a table has of a cache that the rows of all tables share, each table being asked as often:
+// small ones are there as a whole, the others have equal parts of the rest.
+double PartOfCache(const isa::Program& program, double cache_bytes, double table_bytes) {
+  std::vector<double> sizes;
+  for (const isa::Buffer& buffer : program.buffers)
+    if (buffer.kind == isa::BufferKind::kWeight && buffer.form == isa::Form::kTable)
+      sizes.push_back(static_cast<double>(isa::BufferBytes(buffer, buffer.rows.size)));
+  std::ranges::sort(sizes);
+  double part = cache_bytes;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    part = cache_bytes / static_cast<double>(sizes.size() - i);
+    if (sizes[i] > part) break;
+    cache_bytes -= sizes[i];
+  }
+  return std::min(part, table_bytes);
+}
+
 Work OfEmbeddingBag(const Case& c) {
   const isa::Buffer& table = c.buffer(isa::embedding_bag::kTable);
   RowTraffic traffic;
@@ -258,13 +275,13 @@ Work OfEmbeddingBag(const Case& c) {
   const double row_bytes = static_cast<double>(isa::BufferBytes(table, 1));
   traffic.random_reads = items;
   traffic.random_bytes = row_bytes;
-  traffic.cached_share =
-      ShareOfMostPopular(c.options.routing.id_exponent, c.chip.cache.bytes.value / 2 / row_bytes,
-                         static_cast<double>(table.rows.size));
-  if (c.options.routing.id_exponent == 0 &&
-      row_bytes * static_cast<double>(table.rows.size) > c.chip.cache.bytes.value)
-    traffic.cached_share =
-        c.chip.cache.bytes.value / 2 / row_bytes / static_cast<double>(table.rows.size);
+  const auto rows = static_cast<double>(table.rows.size);
+  const auto share = [&](double cache_bytes) {
+    const double part = PartOfCache(c.program, cache_bytes / 2, rows * row_bytes);
+    return ShareOfMostPopular(c.options.routing.id_exponent, part / row_bytes, rows);
+  };
+  traffic.cached_share = share(c.chip.cache.bytes.value);
+  traffic.near_share = std::min(traffic.cached_share, share(c.chip.scratchpad.bytes.value));
   for (const int i :
        {isa::embedding_bag::kIndex, isa::embedding_bag::kOffsets, isa::embedding_bag::kWeights})
     if (c.operand(i).present()) traffic.read += c.Bytes(i);

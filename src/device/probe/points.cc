@@ -32,16 +32,29 @@ std::string ProductText(const ProductSize& size, DType type) {
   std::string text = fmt::format(
       "program product\nregister rows 1024\nsemaphores 0\nbuffer x input f32 rows [rows, {}]\n",
       size.steps);
-  const int64_t weights = size.one_weight ? 1 : size.count;
-  for (int64_t i = 0; i < weights; ++i)
-    text += fmt::format("buffer w{} weight {} packed [{}, {}]\n", i, Name(type), size.channels,
-                        size.steps);
-  if (quantised) text += fmt::format("buffer xq scratch i8 quantised [rows, {}]\n", size.steps);
-  text += fmt::format("buffer y output f32 rows [rows, {}]\nstream compute\n", size.channels);
+  const int64_t shapes = quantised || size.channels == size.steps ? 1 : 2;  // there, and back
+  const int64_t weights = size.one_weight ? shapes : size.count;
+  for (int64_t i = 0; i < weights; ++i) {
+    const bool back = i % shapes == 1;
+    text += fmt::format("buffer w{} weight {} packed [{}, {}]\n", i, Name(type),
+                        back ? size.steps : size.channels, back ? size.channels : size.steps);
+  }
+  if (quantised)
+    text += fmt::format("buffer xq scratch i8 quantised [rows, {}]\n", size.steps);
+  else
+    text += fmt::format(
+        "buffer there scratch f32 rows [rows, {}]\nbuffer back scratch f32 rows [rows, {}]\n",
+        size.channels, size.steps);
+  const bool ends_back = !quantised && size.count % 2 == 0;
+  text += fmt::format("buffer y output f32 rows [rows, {}]\nstream compute\n",
+                      ends_back ? size.steps : size.channels);
   if (quantised) text += "  quantise x=x y=xq\n";
-  for (int64_t i = 0; i < size.count; ++i)
-    text += fmt::format("  matmul x={} w=w{} y=y epilogue=none\n", quantised ? "xq" : "x",
-                        size.one_weight ? 0 : i);
+  std::string from = quantised ? "xq" : "x";
+  for (int64_t i = 0; i < size.count; ++i) {
+    const std::string to = quantised || i + 1 == size.count ? "y" : i % 2 == 0 ? "there" : "back";
+    text += fmt::format("  matmul x={} w=w{} y={} epilogue=none\n", from, i % weights, to);
+    if (!quantised) from = to;
+  }
   return text + kEnd;
 }
 
@@ -99,17 +112,17 @@ std::string InteractionText(int64_t vectors, int64_t columns, bool picks) {
 }
 
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items) {
-  std::string text = fmt::format(
-      "program bags\nregister batch 4096\nsemaphores 0\nbuffer ids input i64 rows [batch, {}]\n",
-      items);
-  for (int64_t i = 0; i < tables; ++i)
-    text += fmt::format("buffer t{} weight f32 table [{}, {}]\n", i, rows, columns);
-  text += fmt::format("buffer y output f32 rows [batch, {}]\nstream compute\n", columns);
+  std::string text = "program bags\nregister batch 4096\nsemaphores 0\n";
   for (int64_t i = 0; i < tables; ++i)
     text += fmt::format(
-        "  embedding_bag table=t{} index=ids:[batch,{}] y=y mode=0 ends=0 policy=1 "
+        "buffer ids{} input i64 rows [batch, {}]\nbuffer t{} weight f32 table [{}, {}]\n", i, items,
+        i, rows, columns);
+  text += fmt::format("buffer y output f32 rows [batch, {}]\nstream compute\n", tables * columns);
+  for (int64_t i = 0; i < tables; ++i)
+    text += fmt::format(
+        "  embedding_bag table=t{0} index=ids{0}:[batch,{1}] y=y[{2}:{3}] mode=0 ends=0 policy=1 "
         "default_row=-1 padding_row=-1\n",
-        i, items);
+        i, items, i * columns, (i + 1) * columns);
   return text + kEnd;
 }
 
@@ -131,13 +144,16 @@ void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_
   }
 }
 
-void SetIds(SmallProgram& program, int64_t batch, int64_t items, int64_t rows, Rng& rng) {
+void SetIds(SmallProgram& program, int64_t tables, int64_t batch, int64_t items, int64_t rows,
+            Rng& rng) {
   program.Set("batch", batch);
-  auto& ids = program.Input("ids");
-  ids.clear();
-  for (int64_t i = 0; i < batch * items; ++i) {
-    ids.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(rows))));
-    ids.push_back(0);  // the upper half
+  for (int64_t table = 0; table < tables; ++table) {
+    auto& ids = program.Input(fmt::format("ids{}", table));
+    ids.clear();
+    for (int64_t i = 0; i < batch * items; ++i) {
+      ids.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(rows))));
+      ids.push_back(0);  // the upper half
+    }
   }
 }
 

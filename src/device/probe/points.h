@@ -14,7 +14,9 @@ namespace millpower::device::probe {
 
 // Texts of Programs. `count` instructions of one kind, one after the other.
 
-// y[rows, channels] = x[rows, steps] w, each with a weight of its own, or all with one.
+// Products from `steps` to `channels` numbers a row and back, by turns. Of floats each takes what
+// the one before made, as in a model; blocks all take the same rows. Each has a weight of its own,
+// or all of one shape have the same.
 struct ProductSize {
   int64_t steps = 0, channels = 0;
   int64_t count = 1;
@@ -34,7 +36,8 @@ std::string SoftmaxText(int64_t columns, int64_t count);
 // ones picked: the interaction of a DLRM.
 std::string InteractionText(int64_t vectors, int64_t columns, bool picks);
 
-// `tables` tables of `rows` rows of `columns` f32; bags of `items` rows of each.
+// `tables` tables of `rows` rows of `columns` f32, each with ids of its own; bags of `items` rows
+// of each, side by side.
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);
 
 // Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their
@@ -43,6 +46,7 @@ void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_
                   int64_t first_page, int64_t pages);
 
 // Ids anywhere in the tables.
-void SetIds(SmallProgram& program, int64_t batch, int64_t items, int64_t rows, Rng& rng);
+void SetIds(SmallProgram& program, int64_t tables, int64_t batch, int64_t items, int64_t rows,
+            Rng& rng);
 
 }  // namespace millpower::device::probe

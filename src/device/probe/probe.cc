@@ -185,7 +185,9 @@ class ProberImpl final : public Prober {
     for (const DType type :
          {DType::kBf16, DType::kF32, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ6_K}) {
       ProductSize size = kHot;
-      if (type == DType::kF32) size.channels /= 2, size.count *= 2;  // to stay in a level 2 cache
+      // To stay in a level 2 cache: two weights of half a megabyte.
+      if (type == DType::kBf16) size.channels /= 2, size.count *= 2;
+      if (type == DType::kF32) size = {512, 256, 16, true};
       TRY_ASSIGN(SmallProgram * hot, Load(*device_, ProductText(size, type)));
       for (const int64_t rows : {1, 2, 4, 8, 16, 64})
         Add(fmt::format("{} hot, {} rows", Name(type), rows), hot,
@@ -229,6 +231,7 @@ class ProberImpl final : public Prober {
     }
     // As in the multilayer perceptrons of recommenders.
     TRY(add("", *device_, {512, 256, 2, DType::kF32, {1, 4, 32}}));
+    TRY(add("", *device_, {16, 512, 1, DType::kF32, {4, 32}}));
     TRY(add("alone, ", *alone_, {1024, 1024, all, DType::kBf16, {1}}));
     points_.back().one_thread = true;
     return {};
@@ -300,15 +303,19 @@ class ProberImpl final : public Prober {
       int64_t rows, columns, items, batch;
       bool misses;
     };
-    for (const Case& c : {Case{4096, 16, 1, 8, false}, Case{4096, 16, 1, 256, false},
-                          Case{4096, 16, 10, 256, false}, Case{pass_bytes_ / 64, 16, 1, 256, true},
-                          Case{pass_bytes_ / 512, 128, 4, 256, true}}) {
+    for (const Case& c :
+         {Case{4096, 16, 1, 8, false}, Case{4096, 16, 1, 256, false},
+          Case{4096, 16, 10, 256, false}, Case{32768, 16, 1, 1, false},
+          Case{32768, 16, 1, 32, false}, Case{32768, 16, 1, 256, false},
+          Case{pass_bytes_ / 64, 16, 1, 1, true}, Case{pass_bytes_ / 64, 16, 1, 32, true},
+          Case{pass_bytes_ / 64, 16, 1, 256, true}, Case{pass_bytes_ / 512, 128, 4, 256, true}}) {
       constexpr int64_t kTables = 8;
       TRY_ASSIGN(SmallProgram * bags, Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
       Point& point =
           Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch),
-              bags, [this, bags, c] { SetIds(*bags, c.batch, c.items, c.rows, rng_); });
-      point.passes = point.anew = c.misses;
+              bags, [this, bags, c] { SetIds(*bags, kTables, c.batch, c.items, c.rows, rng_); });
+      point.passes = c.misses;
+      point.anew = c.rows > 4096;
     }
     return {};
   }
@@ -373,14 +380,11 @@ class ProberImpl final : public Prober {
     TRY_ASSIGN(SmallProgram * shared,
                Load(*device_, ProductText({512, 512, 2, true}, DType::kF32)));
     shared->Set("rows", 1);
-    std::vector<double> with, without;
-    for (int i = 0; i < 100; ++i) {
-      TRY_ASSIGN(const double all, shared->RunByStopwatch());
-      TRY_ASSIGN(const double inside, shared->Run());
-      with.push_back(all);
-      without.push_back(inside);
+    std::vector<double> times;
+    for (int i = 0; i < 200; ++i) {
+      TRY_ASSIGN(times.emplace_back(), shared->RunBeside());
     }
-    launch_s_ = std::max(1e-8, Quiet(with) - Quiet(without));
+    launch_s_ = std::max(1e-8, Quiet(std::move(times)));
     return {};
   }
 
@@ -477,8 +481,12 @@ Result<Description> ProberImpl::FitChip() {
   own(host["append_s"], 2e-9, 1e-12, 1e-6);
   own(host["contract_efficiency"], 0.3, 0.001, 3);
   own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
+  own(host["finish_steps"], 10, 0.1, 200);
+  own(chip.memory.latency_s, 1e-7, 1e-8, 2e-6);
+  own(chip.cache.latency_s, 3e-8, 1e-9, 1e-6);
   own(tables["bag_s"], 1e-8, 1e-10, 1e-5);
   own(tables["item_s"], 1e-8, 1e-10, 1e-5);
+  own(tables["far_s"], 1e-8, 1e-10, 1e-5);
   own(tables["miss_s"], 2e-8, 1e-10, 1e-5);
   for (const char* type : {"bf16", "f32", "q8_0", "q4_0", "q4_k", "q6_k"})
     own(weights[std::string("load_rows_") + type], 2, 0.01, 100);
@@ -557,7 +565,7 @@ chip::Chip AtSpeeds(const Description& description, const Speeds& now, double st
   chip.memory.bytes_per_s.value /= memory;
   for (const char* kind : {chip::kHostKind, chip::kHostTablesKind})
     for (auto& [name, figure] : chip.fitted[kind]) {
-      if (name == "miss_s" || name == "append_s")
+      if (name == "miss_s" || name == "append_s")  // by how fast memory is
         figure.value *= memory;
       else if (name.ends_with("_s"))
         figure.value *= cores;

@@ -44,15 +44,15 @@ TEST(Probe, DescribesThisMachine) {
   EXPECT_EQ(chip.activation_type, DType::kF32);
   EXPECT_FALSE(chip.joins_row_work);
   const auto& constants = parsed->fitted.at(chip::kHostKind);
-  for (const char* name :
-       {"append_s", "attention_efficiency", "contract_efficiency", "meet_s", "memory_power",
-        "overlap_power", "segment_s", "tensor_s", "thread_memory_share", "thread_share"}) {
+  for (const char* name : {"append_s", "attention_efficiency", "contract_efficiency",
+                           "finish_steps", "meet_s", "memory_power", "overlap_power", "segment_s",
+                           "tensor_s", "thread_memory_share", "thread_share"}) {
     ASSERT_TRUE(constants.contains(name)) << name;
     EXPECT_GT(constants.at(name).value, 0) << name;
     EXPECT_FALSE(constants.at(name).assumed) << name;
   }
   EXPECT_LE(constants.size(), chip::kMaxFittedConstants);
-  for (const char* name : {"bag_s", "item_s", "miss_s"})
+  for (const char* name : {"bag_s", "far_s", "item_s", "miss_s"})
     EXPECT_TRUE(parsed->fitted.at(chip::kHostTablesKind).contains(name)) << name;
   const auto& weights = parsed->fitted.at(chip::kHostWeightsKind);
   for (const char* type : {"bf16", "f32", "q8_0", "q4_0", "q4_k", "q6_k"})

@@ -49,10 +49,10 @@ class SmallProgram {
   // How long `chip` says that the instructions take, one after the other.
   Result<double> Predict(const chip::Chip& chip, const Sizes& sizes) const;
 
-  // One launch. Seconds that the device worked on it.
+  // One launch: the seconds that the device worked on it.
   Result<double> Run();
-  // From before Submit until after Complete.
-  Result<double> RunByStopwatch();
+  // What it takes besides, from before Submit until after Complete.
+  Result<double> RunBeside();
 
  private:
   // Instructions that expand alike.
