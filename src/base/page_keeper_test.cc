@@ -50,6 +50,10 @@ class PageKeeperTest : public ::testing::Test {
   volatile uint64_t* numbers() {
     return reinterpret_cast<volatile uint64_t*>(file_->writable_bytes().data());
   }
+  // One that another thread reads or writes meanwhile.
+  std::atomic_ref<uint64_t> Shared(uint64_t i) {
+    return std::atomic_ref(const_cast<uint64_t&>(numbers()[i]));
+  }
   void ReadAll() {
     for (uint64_t i = 0; i < kFileBytes / sizeof(uint64_t); i += 256)
       ASSERT_TRUE(numbers()[i] == i || numbers()[i] == ~i) << i;
@@ -138,14 +142,14 @@ TEST_F(PageKeeperTest, NeverTakesWhatWasWritten) {
   std::atomic<bool> stop = false;
   std::jthread reader([&] {
     for (uint64_t n = 0; !stop; ++n)
-      (void)numbers()[RandomBits(1, n) % (kFileBytes / sizeof(uint64_t))];
+      (void)Shared(RandomBits(1, n) % (kFileBytes / sizeof(uint64_t))).load();
   });
   std::vector<uint64_t> written;
   for (uint64_t n = 0; n < 4000; ++n) {
     written.push_back(RandomBits(2, n) % (kFileBytes / sizeof(uint64_t)));
     pages->BeforeWrite(
         std::as_bytes(std::span(const_cast<const uint64_t*>(numbers()) + written.back(), 1)));
-    numbers()[written.back()] = ~written.back();
+    Shared(written.back()).store(~written.back());
   }
   ASSERT_TRUE(Eventually([&] {
     ReadAll();
