@@ -507,6 +507,38 @@ void FindDense(Graph& graph) {
   graph.ReplaceNodes(std::move(nodes));
 }
 
+// Whether a transpose turns matrices round and leaves them where they are.
+bool TurnsMatrices(const Node& node) {
+  if (node.op != Op::kTranspose) return false;
+  const std::vector<int64_t> perm = ir::ListAttribute(node, "perm");
+  const auto rank = std::ssize(perm);
+  for (int64_t i = 0; i < rank; ++i) {
+    const int64_t turned = i + 2 < rank ? i : 2 * rank - 3 - i;  // the last two change places
+    if (perm[static_cast<size_t>(i)] != turned) return false;
+  }
+  return rank >= 2;
+}
+
+// Products of computed matrices read a transposed one as it lies.
+void FoldTransposes(Graph& graph) {
+  constexpr const char* kTransposed[] = {"transpose_a", "transpose_b"};
+  const Links links(graph);
+  std::vector<Node> nodes = graph.nodes();
+  for (Node& node : nodes) {
+    if (node.op != Op::kContract) continue;
+    for (size_t operand = 0; operand < 2; ++operand) {
+      const int producer = links.Producer(node.inputs[operand]);
+      if (producer < 0) continue;
+      const Node& transpose = graph.nodes()[static_cast<size_t>(producer)];
+      if (!TurnsMatrices(transpose)) continue;
+      node.inputs[operand] = transpose.inputs[0];
+      const char* const attribute = kTransposed[operand];
+      node.attributes[attribute] = 1 - ir::IntAttribute(node, attribute);
+    }
+  }
+  graph.ReplaceNodes(std::move(nodes));
+}
+
 // Moves biases, relus and residuals from maps into the products they are applied to.
 class Epilogues {
  public:
@@ -709,6 +741,7 @@ Result<void> FuseTensor(Graph& graph) {
   TRY(Simplifier(graph).Run());
   RemoveDead(graph);
   FindDense(graph);
+  FoldTransposes(graph);
   RemoveDead(graph);
   Epilogues(graph).Run();
   MapFusion(graph).Run();

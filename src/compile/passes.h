@@ -26,8 +26,8 @@ Result<void> Fuse(ir::Graph& graph, PackPlan& packing, StoredTypes& types);
 bool IsTensorGraph(const ir::Graph& graph);
 
 // The same for graphs of tensors: what is computed twice or for nothing goes, products with weights
-// become kDense with bias, residual and relu, chains of maps one map, rows taken of a weight
-// embedding bags.
+// become kDense with bias, residual and relu, products of computed matrices read transposed ones as
+// they lie, chains of maps become one map, rows taken of a weight embedding bags.
 Result<void> FuseTensor(ir::Graph& graph);
 
 // An operand before scratch is planned: columns of a value, or a whole declared buffer (a weight or

@@ -140,6 +140,26 @@ TEST(TensorCompile, FoldsTheTransposeOfAWeight) {
   EXPECT_TRUE(compiled.packing.at("l").transposed);
 }
 
+TEST(TensorCompile, FoldsTheTransposeOfWhatIsComputed) {
+  Model m;
+  const ValueId x =
+      m.Unary(MapOp::kTanh, m.Input("x", {Symbol("batch"), Constant(5), Constant(3)}));
+  const ValueId turned = m.Transpose(x, {0, 2, 1});
+  m.graph.AddOutput(m.Contract(x, turned));
+  m.graph.AddOutput(m.Contract(turned, x));
+  m.graph.AddOutput(m.Contract(turned, turned, true, false));
+  const Compiled folded = Check(m.graph);
+  EXPECT_EQ(Count(folded, Opcode::kContract), 3);
+  EXPECT_EQ(Count(folded, Opcode::kCopy), 0);
+  // Another transpose than of the matrices stays.
+  Model other;
+  const ValueId y =
+      other.Unary(MapOp::kTanh, other.Input("x", {Symbol("batch"), Constant(4), Constant(4)}));
+  other.graph.AddOutput(
+      other.Contract(other.Transpose(y, {1, 0, 2}), other.Weight("w", {4, 4, 2})));
+  EXPECT_EQ(Count(Check(other.graph), Opcode::kCopy), 1);
+}
+
 TEST(TensorCompile, GivesAWeightBothForms) {
   Model m;
   const ValueId x = m.Input("x", {Symbol("batch"), Constant(4)});
