@@ -111,15 +111,16 @@ double MacSeconds(const Chip& chip, const HostWeights& weights, DType multiplied
   return 2 / (std::max(1.0, MatrixRate(chip, multiplied)) * weights.efficiency);
 }
 
-// A product's part in `load`: of each row, `values` products and `finished` sums.
-void AddProduct(const Chip& chip, double values, double finished, double rows, DType type,
+// A product's part in `load`: of each row `values` products, and what finishing its sums takes, in
+// products.
+void AddProduct(const Chip& chip, double values, double finishing, double rows, DType type,
                 bool quantised, Load& load) {
   const HostWeights weights(chip, type);
   const double mac_s = MacSeconds(chip, weights, quantised ? type : DType::kF32);
   const bool one_tile = !quantised && rows <= kMostTileRows;
   const double tiles = one_tile ? 1 : std::ceil(rows / kTileRows);
   load.load_s += values * mac_s * weights.load_rows * tiles;
-  load.compute_s += (values + finished * HostConstants(chip).finish_steps) * mac_s * rows;
+  load.compute_s += (values + finishing) * mac_s * rows;
 }
 
 // Weights lie in whole lines.
@@ -171,7 +172,7 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
   Load load;
   Traffic traffic;
   if (rows <= 0 || values <= 0) return WorkOf(chip, c, load, traffic);
-  AddProduct(chip, values, channels, rows, shape.weights, shape.quantised, load);
+  AddProduct(chip, values, channels * c.finish_steps, rows, shape.weights, shape.quantised, load);
   const double bytes = values * WeightBytes(shape.weights);
   const double passed = std::max(bytes, shape.program_weight_bytes);
   traffic.weights = bytes * Missed(chip, passed);
@@ -199,8 +200,8 @@ Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
   traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
   for (const int64_t rows : rows_of_expert) {
     if (rows <= 0) continue;
-    AddProduct(chip, values, channels, static_cast<double>(rows), shape.weights, shape.quantised,
-               load);
+    AddProduct(chip, values, channels * c.finish_steps, static_cast<double>(rows), shape.weights,
+               shape.quantised, load);
     traffic.weights += values * WeightBytes(shape.weights);
     traffic.matrix_ops += 2 * values * static_cast<double>(rows);
     load.floats += values * static_cast<double>(rows);

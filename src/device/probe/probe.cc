@@ -562,7 +562,9 @@ chip::Chip AtSpeeds(const Description& description, const Speeds& now, double st
     rate->value /= cores;
   chip.issue_s.value *= cores;
   chip.launch_s.value *= cores;
+  chip.cache.latency_s.value *= cores;
   chip.memory.bytes_per_s.value /= memory;
+  chip.memory.latency_s.value *= memory;
   for (const char* kind : {chip::kHostKind, chip::kHostTablesKind})
     for (auto& [name, figure] : chip.fitted[kind]) {
       if (name == "miss_s" || name == "append_s")  // by how fast memory is

@@ -76,6 +76,8 @@ TEST(Probe, SpeedsMoveWhatGoesByThem) {
   const chip::Chip chip = AtSpeeds(description, {2e-3, 4e-2}, 1e-3);
   EXPECT_EQ(chip.matrix[0].ops_per_s.value, description.chip.matrix[0].ops_per_s.value / 2);
   EXPECT_EQ(chip.memory.bytes_per_s.value, description.chip.memory.bytes_per_s.value / 4);
+  EXPECT_EQ(chip.memory.latency_s.value, description.chip.memory.latency_s.value * 4);
+  EXPECT_EQ(chip.cache.latency_s.value, description.chip.cache.latency_s.value * 2);
   EXPECT_EQ(chip.Fitted(chip::kHostKind, "meet_s", 0), 4e-6);
   EXPECT_EQ(chip.Fitted(chip::kHostTablesKind, "miss_s", 0), 8e-8);
   EXPECT_EQ(chip.Fitted(chip::kHostKind, "thread_share", 0), 0.5);
