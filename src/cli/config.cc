@@ -1,10 +1,10 @@
 #include "cli/config.h"
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <sstream>
 
 #include "base/mapped_file.h"
+#include "base/toml.h"
 
 namespace millpower::cli {
 namespace {

@@ -1,7 +1,6 @@
 // Descriptions in TOML. Everything in a file that is not asked for is an error, so that a key with
 // a slip in it is told rather than passed over.
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,6 +9,7 @@
 
 #include "base/embedded_file.h"
 #include "base/mapped_file.h"
+#include "base/toml.h"
 #include "device/chip/description.h"
 #include "device/chip/description_figures.h"
 
