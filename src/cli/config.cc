@@ -34,12 +34,7 @@ std::optional<std::string> AsArgument(const toml::node& node) {
 
 Result<void> ApplyConfig(CLI::App& command, const std::filesystem::path& path) {
   TRY_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));
-  toml::table table;
-  try {
-    table = toml::parse(text, path.string());
-  } catch (const toml::parse_error& error) {
-    return Bad(path, error.source(), std::string(error.description()));
-  }
+  TRY_ASSIGN(const toml::table table, ParseToml(text, path.string()));
   for (const auto& [key, node] : table) {
     std::string name(key.str());
     std::ranges::replace(name, '_', '-');

@@ -89,18 +89,6 @@ const EmbeddedFile* BuiltIn(const std::string& name) {
   return file == files.end() ? nullptr : &*file;
 }
 
-Result<toml::table> ParseToml(std::string_view text, const std::string& file_name) {
-  if (text.size() > kMaxFileBytes)
-    return Fail(ErrorCode::kInvalidArgument, file_name + ": larger than a chip description");
-  try {
-    return toml::parse(text, file_name);
-  } catch (const toml::parse_error& error) {
-    return Fail(
-        ErrorCode::kInvalidArgument,
-        fmt::format("{}:{}: {}", file_name, error.source().begin.line, error.description()));
-  }
-}
-
 class Reader {
  public:
   Reader(const toml::table& root, std::string file) : root_(root), file_(std::move(file)) {}
@@ -458,6 +446,8 @@ Result<Chip> Reader::Read() const {
 }  // namespace
 
 Result<Chip> ParseChip(std::string_view toml, const std::string& file_name) {
+  if (toml.size() > kMaxFileBytes)
+    return Fail(ErrorCode::kInvalidArgument, file_name + ": larger than a chip description");
   TRY_ASSIGN(const toml::table table, ParseToml(toml, file_name));
   return Reader(table, file_name).Read();
 }

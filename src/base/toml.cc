@@ -1,0 +1,63 @@
+#include "base/toml.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace millpower {
+namespace {
+
+// Behind the string that begins at `at`, as far as it goes.
+size_t EndOfString(std::string_view text, size_t at) {
+  const char quote = text[at];
+  const std::string three(3, quote);
+  const bool is_long = text.substr(at).starts_with(three);
+  for (at += is_long ? 3 : 1; at < text.size(); ++at) {
+    if (text[at] == '\\' && quote == '"') {
+      ++at;
+    } else if (is_long && text.substr(at).starts_with(three)) {
+      at += 3;
+      // Two quotes more may belong to it.
+      for (int more = 0; more < 2 && at < text.size() && text[at] == quote; ++more) ++at;
+      return at;
+    } else if (!is_long && (text[at] == quote || text[at] == '\n')) {
+      return text[at] == quote ? at + 1 : at;
+    }
+  }
+  return text.size();
+}
+
+// The line of the first byte beyond ASCII that stands neither in a string nor in a comment: nothing
+// of TOML has any there, and toml++ 3.3 looks some of them up where its tables have holes.
+std::optional<int64_t> LineBeyondAscii(std::string_view text) {
+  const auto lines = [&](size_t end) { return 1 + std::ranges::count(text.substr(0, end), '\n'); };
+  size_t at = text.starts_with("\xef\xbb\xbf") ? 3 : 0;  // a byte order mark
+  while (at < text.size()) {
+    const char c = text[at];
+    if (static_cast<unsigned char>(c) >= 0x80) return lines(at);
+    if (c == '#')
+      at = std::min(text.find('\n', at), text.size());
+    else if (c == '"' || c == '\'')
+      at = EndOfString(text, at);
+    else
+      ++at;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<toml::table> ParseToml(std::string_view text, const std::string& file_name) {
+  const auto bad = [&](int64_t line, std::string_view what) {
+    return Fail(ErrorCode::kInvalidArgument,
+                file_name + ":" + std::to_string(line) + ": " + std::string(what));
+  };
+  if (const auto line = LineBeyondAscii(text))
+    return bad(*line, "a letter beyond ASCII stands outside of a string");
+  try {
+    return toml::parse(text, file_name);
+  } catch (const toml::parse_error& error) {
+    return bad(static_cast<int64_t>(error.source().begin.line), error.description());
+  }
+}
+
+}  // namespace millpower
