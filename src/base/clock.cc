@@ -17,14 +17,13 @@ void Clock::WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variabl
 
 void SystemClock::WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable& wake,
                             int64_t until_ns, const std::function<bool()>& woken) const {
-  const auto asked = [&] {
-    if (woken() || NowNs() >= until_ns) return true;
+  const auto over = [&] { return woken() || NowNs() >= until_ns; };
+  const auto rest = [&] {
     lock.unlock();  // whoever wakes it needs it
-    for (int i = 0; i < 4; ++i) Pause();
+    std::this_thread::yield();
     lock.lock();
-    return false;
   };
-  if (!SpinUntil(asked, kSpinBetweenUs)) Clock::WaitUntil(lock, wake, until_ns, woken);
+  if (!LookUntil(over, kSpinBetweenUs, rest)) Clock::WaitUntil(lock, wake, until_ns, woken);
 }
 
 int64_t VirtualClock::NowNs() const {

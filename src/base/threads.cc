@@ -72,9 +72,9 @@ bool ThreadTeam::Enter(uint32_t& seen) {
 
 void ThreadTeam::WorkerLoop(int member) {
   for (uint32_t seen = 0;;) {
-    SpinUntil([&] { return generation_.load(std::memory_order_acquire) != seen; }, kSpinBetweenUs);
-    while (generation_.load(std::memory_order_acquire) == seen)
-      generation_.wait(seen, std::memory_order_acquire);
+    const auto opened = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+    if (!YieldUntil(opened))
+      while (!opened()) generation_.wait(seen, std::memory_order_acquire);
     if (stop_) return;
     // False: too late, or so early that generation_ has not followed the door yet.
     if (!Enter(seen)) {

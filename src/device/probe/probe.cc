@@ -467,7 +467,9 @@ Result<Description> ProberImpl::FitChip() {
   own(chip.memory.bytes_per_s, chip.memory.bytes_per_s.value, 1e7, 1e14);
   own(chip.cache.bytes, 32e6, 1e6, 120e6);
   own(chip.cache.bytes_per_s, 3 * chip.memory.bytes_per_s.value, 1e7, 1e14);
-  own(chip.scratchpad.bytes, chip.scratchpad.bytes.value, chip.scratchpad.bytes.value / 2,
+  // Bounds of this and of load_rows: a small cache would explain what loading costs, and loading
+  // what a small cache does.
+  own(chip.scratchpad.bytes, chip.scratchpad.bytes.value, chip.scratchpad.bytes.value,
       chip.scratchpad.bytes.value * 4);
   own(chip.scratchpad.bytes_per_s, 6 * chip.memory.bytes_per_s.value, 1e7, 1e14);
   own(chip.vector_ops_per_s, 30e9, 1e7, 1e15);
@@ -489,7 +491,7 @@ Result<Description> ProberImpl::FitChip() {
   own(tables["far_s"], 1e-8, 1e-10, 1e-5);
   own(tables["miss_s"], 2e-8, 1e-10, 1e-5);
   for (const char* type : {"bf16", "f32", "q8_0", "q4_0", "q4_k", "q6_k"})
-    own(weights[std::string("load_rows_") + type], 2, 0.01, 100);
+    own(weights[std::string("load_rows_") + type], 2, 0.5, 100);
   for (const char* type : {"q4_0", "q4_k", "q6_k"})
     own(weights[std::string("efficiency_") + type], 0.9, 0.01, 3);
   // Of one thread, as measured.
