@@ -34,10 +34,10 @@ TEST(Toml, NamesTheLine) {
 
 TEST(Toml, RefusesLettersWhereNoneCanBe) {
   for (const char* text : {"a = 70С-3\n", "ж = 1\n", "a = '''x'''''ж\n", "a = \"\"\"x\"\"\"\"\" ж",
-                           "a = \"x\n ж", "a = 1 ж # ж"})
+                           "a = \"x\n ж", "a = 1 ж # ж", "a = \"\\ж\"", "a = \"\"\"x\\\n  ж\"\"\""})
     EXPECT_NE(MessageOf(text).find("beyond ASCII"), std::string::npos) << text;
   EXPECT_EQ(MessageOf("a = 1\nж = 1\n"),
-            "f.toml:2: a letter beyond ASCII stands outside of a string");
+            "f.toml:2: a letter beyond ASCII stands outside of a string, or after a backslash");
 }
 
 TEST(Toml, BearsWhatIsCutOff) {
