@@ -56,6 +56,7 @@ class Connection:
         return self.answer[end + 4:]
 
     def ask(self, request):
+        """Sends it, and waits for the body of the answer."""
         self.send(request)
         while (body := self.receive()) is None:
             pass

@@ -45,15 +45,18 @@ def open_loop(flags, server, pool, rate, seconds, random):
     free = [client.Connection(server.port) for _ in range(flags.connections)]
     due = np.cumsum(random.exponential(1 / rate, int(rate * seconds))) + time.perf_counter()
     asked, times, next_one = {}, [], 0
+    end = due[-1] + 300
     while len(times) < len(due):
         now = time.perf_counter()
+        if now > end:
+            raise RuntimeError(f"{len(due) - len(times)} requests have no answer")
         while free and next_one < len(due) and due[next_one] <= now:
             line = free.pop()
             line.send(pool[next_one % len(pool)])
             asked[line] = due[next_one]
             next_one += 1
-        wait = due[next_one] - now if free and next_one < len(due) else 300
-        for line in client.answered(asked, max(0, wait)):
+        wait = due[next_one] - now if free and next_one < len(due) else end - now
+        for line in client.answered(asked, wait):
             times.append(time.perf_counter() - asked.pop(line))
             free.append(line)
     return times

@@ -147,7 +147,6 @@ TEST(MappedFile, TellsWhatIsWrong) {
   EXPECT_EQ(ReadFile(path, 2).error().code, ErrorCode::kOutOfRange);
 }
 
-// Units are taken by whoever is there; none is lost or done twice, however often members come late.
 // Also one that sleeps by then.
 TEST(ThreadTeam, SetAndWakeEndsAWait) {
   for (const int delay_us : {0, 20, 2000}) {
@@ -170,6 +169,7 @@ TEST(PageMemory, IsZeroAndThereOnceTouched) {
   EXPECT_TRUE(std::ranges::all_of(resident, [](unsigned char page) { return (page & 1) == 1; }));
 }
 
+// Units are taken by whoever is there; none is lost or done twice, however often members come late.
 TEST(ThreadTeam, RunsWithWhoComes) {
   for (const int count : {1, 2, 4}) {
     ThreadTeam team(count);

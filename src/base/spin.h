@@ -34,14 +34,14 @@ bool LookUntil(const Done& done, int64_t us, const Rest& rest) {
 
 // Keeps the processor: for what takes less than a thread's turn.
 template <typename Done>
-bool SpinUntil(const Done& done, int64_t us = kSpinWithinUs) {
-  return LookUntil(done, us, Pause);
+bool SpinUntil(const Done& done) {
+  return LookUntil(done, kSpinWithinUs, Pause);
 }
 
 // Lets threads that have work go first.
 template <typename Done>
-bool YieldUntil(const Done& done, int64_t us = kSpinBetweenUs) {
-  return LookUntil(done, us, std::this_thread::yield);
+bool YieldUntil(const Done& done) {
+  return LookUntil(done, kSpinBetweenUs, std::this_thread::yield);
 }
 
 }  // namespace millpower

@@ -457,6 +457,18 @@ struct Matrix {
   bool transposed = false;
 };
 
+// Whether a transpose turns matrices round and leaves them where they are.
+bool TurnsMatrices(const Node& node) {
+  if (node.op != Op::kTranspose) return false;
+  const std::vector<int64_t> perm = ir::ListAttribute(node, "perm");
+  const auto rank = std::ssize(perm);
+  for (int64_t i = 0; i < rank; ++i) {
+    const int64_t turned = i + 2 < rank ? i : 2 * rank - 3 - i;  // the last two change places
+    if (perm[static_cast<size_t>(i)] != turned) return false;
+  }
+  return rank >= 2;
+}
+
 // Back from a value through transposes and widening to the weight that it is made of.
 std::optional<Matrix> MatrixOf(const Graph& graph, const Links& links, ValueId value) {
   Matrix matrix{value};
@@ -468,8 +480,7 @@ std::optional<Matrix> MatrixOf(const Graph& graph, const Links& links, ValueId v
     if (producer < 0) return std::nullopt;
     const Node& node = graph.nodes()[static_cast<size_t>(producer)];
     if (node.op == Op::kTranspose) {
-      if (ir::ListAttribute(node, "perm") == std::vector<int64_t>{1, 0})
-        matrix.transposed = !matrix.transposed;
+      if (TurnsMatrices(node)) matrix.transposed = !matrix.transposed;
     } else if (node.op == Op::kMap && node.inputs.size() == 1) {
       const Expression expression = ExpressionOf(graph, node);
       const bool widens = expression.terms.size() == 2 && expression.terms[0].op == MapOp::kLoad &&
@@ -505,18 +516,6 @@ void FindDense(Graph& graph) {
                 {{"transposed", int64_t{!lies_n_k}}, {"relu", int64_t{0}}}};
   }
   graph.ReplaceNodes(std::move(nodes));
-}
-
-// Whether a transpose turns matrices round and leaves them where they are.
-bool TurnsMatrices(const Node& node) {
-  if (node.op != Op::kTranspose) return false;
-  const std::vector<int64_t> perm = ir::ListAttribute(node, "perm");
-  const auto rank = std::ssize(perm);
-  for (int64_t i = 0; i < rank; ++i) {
-    const int64_t turned = i + 2 < rank ? i : 2 * rank - 3 - i;  // the last two change places
-    if (perm[static_cast<size_t>(i)] != turned) return false;
-  }
-  return rank >= 2;
 }
 
 // Products of computed matrices read a transposed one as it lies.

@@ -374,8 +374,7 @@ class ProberImpl final : public Prober {
     return {};
   }
 
-  // What a launch takes beside its instructions when another has just ended: checks, and telling
-  // the other threads. One that comes later also wakes those that have gone to sleep meanwhile.
+  // What a launch takes beside its instructions: its checks, and taking its inputs.
   Result<void> MeasureLaunch() {
     TRY_ASSIGN(SmallProgram * shared,
                Load(*device_, ProductText({512, 512, 2, true}, DType::kF32)));
