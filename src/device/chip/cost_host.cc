@@ -3,20 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/host_sharing.h"
 #include "isa/layout.h"
 
 namespace millpower::device::chip {
 namespace {
 
-// The CPU device's rules (cpu/cpu_device.h, steps.cc): floats below which an instruction stays on
-// one thread; channels that a thread takes at a time; rows of a run; queries of a tile.
-constexpr double kSerialFloats = 1 << 17;
-constexpr double kPanelChannels = 64;
-constexpr double kRunRows = 32;
-constexpr double kTileQueries = 24;
-// Rows that kernels compute with a weight once it is loaded (kernels/avx512_vector.h): of many
-// rows, and of floats at most.
+// The kernels' rules (kernels/avx512_vector.h, vector_attention.h): rows that they compute with a
+// weight once it is loaded, of many and of floats at most; vectors of 16 products that a core has
+// begun before the first is done, two a cycle for four cycles; queries of a tile.
 constexpr double kTileRows = 6, kMostTileRows = 8;
+constexpr double kInFlight = 8;
+// What loading a weight of floats for one row takes of what it takes for several.
+constexpr double kLoneRow = 0.88;
+constexpr double kTileQueries = 24;
+constexpr double kPanelBlocks = static_cast<double>(kPanelChannels / isa::kLanes);
 
 // What an instruction keeps busy when all threads work on it, in seconds.
 struct Load {
@@ -91,7 +92,7 @@ double Missed(const Chip& chip, double bytes) {
   return std::clamp(2 * bytes / cache - 1, 0.0, 1.0);
 }
 
-// The same of what a thread's own cache holds: any thread may get any part of the work.
+// The same of `bytes` that a thread reads again and again, of its own cache.
 double LeftOwnCache(const Chip& chip, double bytes) {
   return std::clamp(2 * bytes / chip.scratchpad.bytes.value - 1, 0.0, 1.0);
 }
@@ -111,16 +112,18 @@ double MacSeconds(const Chip& chip, const HostWeights& weights, DType multiplied
   return 2 / (std::max(1.0, MatrixRate(chip, multiplied)) * weights.efficiency);
 }
 
-// A product's part in `load`: of each row `values` products, and what finishing its sums takes, in
-// products.
-void AddProduct(const Chip& chip, double values, double finishing, double rows, DType type,
-                bool quantised, Load& load) {
+// A product's part in `load`: of each row `values` products, in panels of so many `blocks` of
+// channels, and what finishing its sums takes, in products.
+void AddProduct(const Chip& chip, double values, double blocks, double finishing, double rows,
+                DType type, bool quantised, Load& load) {
   const HostWeights weights(chip, type);
   const double mac_s = MacSeconds(chip, weights, quantised ? type : DType::kF32);
   const bool one_tile = !quantised && rows <= kMostTileRows;
   const double tiles = one_tile ? 1 : std::ceil(rows / kTileRows);
-  load.load_s += values * mac_s * weights.load_rows * tiles;
-  load.compute_s += (values + finishing) * mac_s * rows;
+  const double computed = quantised ? rows : tiles * std::max(rows / tiles, kInFlight / blocks);
+  const double loads = !quantised && rows <= 1 ? kLoneRow : tiles;
+  load.load_s += values * mac_s * weights.load_rows * loads;
+  load.compute_s += (values * computed + finishing * rows) * mac_s;
 }
 
 // Weights lie in whole lines.
@@ -152,6 +155,7 @@ HostConstants::HostConstants(const Chip& chip) {
   contract_efficiency = std::clamp(of("contract_efficiency", 0.5), 0.001, 10.0);
   tensor_s = of("tensor_s", chip.issue_s.value);
   finish_steps = of("finish_steps", 0);
+  exchange_s = of("exchange_s", 0);
   bag_s = chip.Fitted(kHostTablesKind, "bag_s", chip.cache.latency_s.value);
   item_s = chip.Fitted(kHostTablesKind, "item_s", chip.cache.latency_s.value);
   far_s = chip.Fitted(kHostTablesKind, "far_s", chip.cache.latency_s.value / Threads(chip));
@@ -169,24 +173,39 @@ Work HostMatMulWork(const Chip& chip, const MatMulShape& shape) {
   const auto rows = static_cast<double>(shape.rows);
   const double channels = PaddedChannels(shape.channels);
   const double values = channels * static_cast<double>(shape.steps);
+  const double panels = std::ceil(channels / kPanelChannels);
   Load load;
   Traffic traffic;
   if (rows <= 0 || values <= 0) return WorkOf(chip, c, load, traffic);
-  AddProduct(chip, values, channels * c.finish_steps, rows, shape.weights, shape.quantised, load);
   const double bytes = values * WeightBytes(shape.weights);
   const double passed = std::max(bytes, shape.program_weight_bytes);
+  load.floats = values * rows;
+  const bool shared = load.floats >= kSerialFloats;
+  const double parts =
+      shared ? static_cast<double>(ProductParts(static_cast<int64_t>(Threads(chip)), shape.rows,
+                                                static_cast<int64_t>(panels), StayCached(passed)))
+             : 1;
+  AddProduct(chip, values, channels / isa::kLanes / panels, channels * c.finish_steps, rows / parts,
+             shape.weights, shape.quantised, load);
+  load.load_s *= parts;
+  load.compute_s *= parts;
   traffic.weights = bytes * Missed(chip, passed);
   traffic.memory_read = traffic.weights;
   traffic.matrix_ops = 2 * values * rows;
   traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
   traffic.cache = bytes + 4 * rows * static_cast<double>(shape.channels + shape.steps);
   load.memory_s = traffic.memory_read / Bandwidth(chip);
+  // Threads that have channels of their own find these in their caches, and what others wrote in
+  // theirs; those that have rows of their own, the other way round.
+  const double readers = std::min(parts, Threads(chip));
   if (chip.cache.bytes_per_s.value > 0)
-    load.memory_s +=
-        (bytes - traffic.weights) * LeftOwnCache(chip, passed) / chip.cache.bytes_per_s.value;
-  load.floats = values * rows;
-  load.parts =
-      std::ceil(channels / kPanelChannels) * std::max(1.0, std::floor(rows / kTileQueries));
+    load.memory_s += readers * (bytes - traffic.weights) *
+                     LeftOwnCache(chip, passed * readers / Threads(chip)) /
+                     chip.cache.bytes_per_s.value;
+  if (shared)
+    load.begin_s += rows * static_cast<double>(shape.steps) * (shape.quantised ? 1 : 4) *
+                    (1 - readers / Threads(chip)) * c.exchange_s;
+  load.parts = panels * parts;
   return WorkOf(chip, c, load, traffic);
 }
 
@@ -200,8 +219,8 @@ Work HostExpertMatMulWork(const Chip& chip, const ExpertShape& shape,
   traffic.matrix_type = shape.quantised ? shape.weights : DType::kF32;
   for (const int64_t rows : rows_of_expert) {
     if (rows <= 0) continue;
-    AddProduct(chip, values, channels * c.finish_steps, static_cast<double>(rows), shape.weights,
-               shape.quantised, load);
+    AddProduct(chip, values, kPanelBlocks, channels * c.finish_steps, static_cast<double>(rows),
+               shape.weights, shape.quantised, load);
     traffic.weights += values * WeightBytes(shape.weights);
     traffic.matrix_ops += 2 * values * static_cast<double>(rows);
     load.floats += values * static_cast<double>(rows);
@@ -230,14 +249,15 @@ Work HostAttentionWork(const Chip& chip, const AttentionShape& shape,
     const auto rows = static_cast<double>(run.rows);
     if (rows <= 0) continue;
     for (double at = 0; at < rows; at += kRunRows) {
-      const double count = std::min(kRunRows, rows - at);
+      const double count = std::min<double>(kRunRows, rows - at);
       const double seen =
           (PositionsSeen(shape, first + at) + PositionsSeen(shape, first + at + count - 1)) / 2;
       const double queries = count * group;
       // Keys and values of `seen` positions pass once for each tile of queries.
       const double tiles = std::ceil(queries / kTileQueries);
       for (double tile = 0; tile < tiles; ++tile)
-        AddProduct(chip, 2 * seen * dim * kv_heads, 0, queries / tiles, shape.kv, false, products);
+        AddProduct(chip, 2 * seen * dim * kv_heads, kPanelBlocks, 0, queries / tiles, shape.kv,
+                   false, products);
       scores += queries * seen * kv_heads;
       segments +=
           queries * kv_heads * std::ceil(seen / static_cast<double>(isa::kAttentionSegment));

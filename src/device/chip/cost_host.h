@@ -42,6 +42,7 @@ struct HostConstants {
   double contract_efficiency;  // of the rate of products, of two computed matrices
   double tensor_s;             // an instruction on tensors, besides its issue: shapes and strides
   double finish_steps;  // a sum of a product is finished and stored in as long as so many steps
+  double exchange_s;    // a byte of rows that another thread has written, until a thread has it
 
   // [fitted.host_tables], by all threads
   double bag_s;   // a pooled bag, its rows at hand
@@ -60,16 +61,19 @@ struct HostWeights {
   HostWeights(const Chip& chip, DType type);
 };
 
-// V = channels · steps values of a weight, channels being whole lines of 16,
-// m = 1 / (rate · efficiency) seconds for a row of one.
-//   load     V m load_rows · tiles of rows
-//   compute  (V + channels · finish_steps) m rows
-//   memory   bytes of what the caches do not hold / bandwidth
-//   total    ((load^p + compute^p)^(q/p) + memory^q)^(1/q) + meet_s,
-//            p = overlap_power, q = memory_power
-// One thread alone, where there is little to do (cpu/'s own rule): load and compute over
-// thread_share, memory over thread_memory_share, issue_s instead of meet_s. Panels of 64 channels
-// that do not divide among the threads end with fewer of these at work.
+// V = channels * steps values of a weight, channels being whole lines of 16 in panels of B <= 4
+// lines, m = 1 / (rate * efficiency) seconds for a row of one.
+//   load      V m load_rows * tiles of rows
+//   compute   (V max(rows, 8 tiles / B) + channels * finish_steps * rows) m: of fewer sums than a
+//             core begins before the first is done, each step waits for the one before it
+//   memory    bytes of what the caches do not hold / bandwidth
+//   exchange  bytes of rows * exchange_s (threads - 1) / threads: what the other threads wrote
+//   total     ((load^p + compute^p)^(q/p) + memory^q)^(1/q) + exchange + meet_s,
+//             p = overlap_power, q = memory_power
+// Where threads have rows of their own (host_sharing.h), each loads the weight for its rows, and
+// there is no exchange. One thread alone, where there is little to do: load and compute over
+// thread_share, memory over thread_memory_share, issue_s instead of meet_s, no exchange. Panels of
+// 64 channels that do not divide among the threads end with fewer of these at work.
 Work HostMatMulWork(const Chip& chip, const MatMulShape& shape);
 
 // The sum of the experts' products.

@@ -66,9 +66,10 @@ TEST(HostCost, AChipWithoutConstantsOfTheHostIsNone) {
 
 TEST(HostCost, OneRowTakesAsLongAsItsWeightsComeFromMemory) {
   const Chip chip = Host();
-  // 2^25 values: 67 MB at 10 GB/s, and 0.336 ms of computing.
+  // 2^25 values: 67 MB at 10 GB/s, and 0.336 ms of computing for each of the two rows that take as
+  // long as one.
   const auto work = *MatMulWork(chip, Product(1, 1 << 15, 1 << 10, 1e9));
-  const double memory_s = (1 << 25) * 2.0 / 10e9, compute_s = (1 << 25) / 100e9;
+  const double memory_s = (1 << 25) * 2.0 / 10e9, compute_s = 2.0 * (1 << 25) / 100e9;
   EXPECT_NEAR(Seconds(work), 1e-6 + std::hypot(memory_s, compute_s), 1e-9);
   EXPECT_EQ(work.traffic.weights, 2.0 * (1 << 25));
 }
@@ -89,7 +90,7 @@ TEST(HostCost, WeightsThatTheCacheHoldsCostNoMemory) {
   Chip slow = chip;
   slow.cache.bytes_per_s.value = 20e9;
   EXPECT_GT(Seconds(*MatMulWork(slow, Product(1, 1024, 1024, 10e6))),
-            5 * Seconds(*MatMulWork(chip, Product(1, 1024, 1024, 10e6))));
+            4 * Seconds(*MatMulWork(chip, Product(1, 1024, 1024, 10e6))));
 }
 
 TEST(HostCost, LoadingIsPaidOnceForEachTileOfRows) {
@@ -106,20 +107,42 @@ TEST(HostCost, LoadingIsPaidOnceForEachTileOfRows) {
 
 TEST(HostCost, LittleWorkStaysOnOneThread) {
   Chip chip = Host();
-  // 2^16 values: below what is shared. One thread has half of the rate, and nobody meets.
-  const double alone = Seconds(*MatMulWork(chip, Product(1, 64, 1024, 1e5)));
+  // 2^16 products: below what is shared. One thread has half of the rate, and nobody meets.
+  const double alone = Seconds(*MatMulWork(chip, Product(2, 64, 512, 1e5)));
   EXPECT_NEAR(alone, 1e-7 + (1 << 16) / 50e9, 1e-9);
   // Threads of one core do not gain from being two.
   chip.fitted[kHostKind]["thread_share"].value = 1;
-  EXPECT_NEAR(Seconds(*MatMulWork(chip, Product(1, 64, 1024, 1e5))), 1e-7 + (1 << 16) / 100e9,
-              1e-9);
+  EXPECT_NEAR(Seconds(*MatMulWork(chip, Product(2, 64, 512, 1e5))), 1e-7 + (1 << 16) / 100e9, 1e-9);
 }
 
 TEST(HostCost, AnOddPanelLeavesAThreadIdle) {
   const Chip chip = Host();
-  const double two = Seconds(*MatMulWork(chip, Product(16, 128, 1 << 14, 0)));
-  const double three = Seconds(*MatMulWork(chip, Product(16, 192, 1 << 14, 0)));
+  const double two = Seconds(*MatMulWork(chip, Product(12, 128, 1 << 14, 0)));
+  const double three = Seconds(*MatMulWork(chip, Product(12, 192, 1 << 14, 0)));
   EXPECT_NEAR((three - 1e-6) / (two - 1e-6), 2, 0.01);
+}
+
+TEST(HostCost, FewSumsWaitForEachOther) {
+  const Chip chip = Host();
+  // Of one block and a row 1 sum, of four blocks and two rows 8: as many steps, as long.
+  const double one = Seconds(*MatMulWork(chip, Product(1, 16, 4096, 1e5)));
+  EXPECT_NEAR(Seconds(*MatMulWork(chip, Product(8, 16, 4096, 1e5))), one, 1e-9);
+  EXPECT_NEAR(Seconds(*MatMulWork(chip, Product(2, 64, 1023, 1e5))) - 1e-7,
+              (one - 1e-7) * 1023 / 4096, 1e-9);
+}
+
+TEST(HostCost, RowsThatAnotherThreadWroteTakeTimeUnlessThreadsHaveTheirOwn) {
+  Chip chip = Host();
+  const auto rise = [&](const MatMulShape& shape) {
+    chip.fitted[kHostKind]["exchange_s"] = {0, 0, 0, "test", false};
+    const double without = Seconds(*MatMulWork(chip, shape));
+    chip.fitted[kHostKind]["exchange_s"] = {1e-9, 1e-9, 1e-9, "test", false};
+    return Seconds(*MatMulWork(chip, shape)) - without;
+  };
+  EXPECT_NEAR(rise(Product(8, 512, 1024, 1e6)), 8 * 1024 * 4 / 2 * 1e-9, 1e-12);
+  EXPECT_NEAR(rise(Product(16, 512, 1024, 1e6)), 0, 1e-12);  // each has 8 of its own
+  EXPECT_GT(rise(Product(16, 512, 1024, 1e9)), 0);           // the weight comes from memory
+  EXPECT_NEAR(rise(Product(1, 64, 1024, 1e6)), 0, 1e-12);    // one thread does all of it
 }
 
 TEST(HostCost, FinishingASumTakesSomeSteps) {

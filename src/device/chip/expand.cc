@@ -10,6 +10,7 @@
 #include "device/chip/cost_experts.h"
 #include "device/chip/cost_matmul.h"
 #include "device/chip/cost_rows.h"
+#include "device/host_sharing.h"
 #include "isa/layout.h"
 #include "isa/opcodes.h"
 
@@ -291,25 +292,6 @@ Work OfEmbeddingBag(const Case& c) {
   return RowWork(c.chip, traffic, false);
 }
 
-// Of all weights that a launch multiplies with, each once.
-double MatMulWeightBytes(const isa::Program& program) {
-  double bytes = 0;
-  std::vector<bool> counted(program.buffers.size());
-  for (const auto& stream : program.streams)
-    for (const isa::Instruction& instruction : stream) {
-      int at = isa::matmul::kW;
-      if (instruction.op == Opcode::kExpertMatMul)
-        at = isa::expert_matmul::kW;
-      else if (instruction.op != Opcode::kMatMul)
-        continue;
-      if (counted[static_cast<size_t>(instruction.operand(at).buffer)]) continue;
-      counted[static_cast<size_t>(instruction.operand(at).buffer)] = true;
-      const isa::Buffer& w = program.buffer(instruction.operand(at));
-      bytes += static_cast<double>(isa::BufferBytes(w, w.rows.size));
-    }
-  return bytes;
-}
-
 Result<Work> OfMatMul(const Case& c) {
   const isa::Buffer& w = c.buffer(isa::matmul::kW);
   MatMulShape shape;
@@ -321,7 +303,8 @@ Result<Work> OfMatMul(const Case& c) {
   shape.gated =
       static_cast<isa::Epilogue>(c.in.integer(isa::matmul::kEpilogue)) == isa::Epilogue::kSiluGate;
   shape.residual = c.operand(isa::matmul::kResidual).present();
-  shape.program_weight_bytes = MatMulWeightBytes(c.program) + c.options.other_weight_bytes;
+  shape.program_weight_bytes =
+      static_cast<double>(MatMulWeightBytes(c.program)) + c.options.other_weight_bytes;
   return MatMulWork(c.chip, shape);
 }
 

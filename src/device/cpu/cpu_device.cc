@@ -5,6 +5,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <new>
@@ -20,6 +21,7 @@
 #include "device/chip/timer.h"
 #include "device/cpu/conflicts.h"
 #include "device/cpu/empty_kernels.h"
+#include "device/cpu/shares.h"
 #include "device/cpu/steps.h"
 #include "device/launch.h"
 #include "isa/verify.h"
@@ -129,7 +131,7 @@ class CpuProgram final : public LoadedProgram {
     TRY_ASSIGN(std::vector<isa::Step> order, isa::Linearise(program, options_.order_seed));
     TRY(MakeSteps(order));
     if (options_.chip) timer_.emplace(program_, *options_.chip, chip::ExpandOptions{});
-    progress_ = std::make_unique<Progress[]>(steps_.size());
+    for (size_t i = 0; i < steps_.size(); ++i) progress_.emplace_back(team_.count());
     return {};
   }
 
@@ -215,11 +217,12 @@ class CpuProgram final : public LoadedProgram {
   enum class How : uint8_t { kIdle, kSerial, kShared };
   // A step of the launch under way. Cache lines of their own, since all threads write them.
   struct alignas(64) Progress {
-    std::atomic<int64_t> next{0};  // unit to hand out
+    explicit Progress(int threads) : shares(threads) {}
     std::atomic<int64_t> done{0};  // units
     std::atomic<uint32_t> is_complete{0};
     How how = How::kIdle;
     int64_t units = 0;
+    Shares shares;
   };
 
   bool IsRank(const isa::Register& reg) const {
@@ -273,6 +276,7 @@ class CpuProgram final : public LoadedProgram {
                               samplers_,
                               faults_,
                               team_.count(),
+                              StayCached(static_cast<double>(MatMulWeightBytes(*program_))),
                               options_.group.get(),
                               options_.rank,
                               options_.expert_counts,
@@ -330,11 +334,12 @@ class CpuProgram final : public LoadedProgram {
     bool any_shared = false;
     for (size_t i = 0; i < steps_.size(); ++i) {
       Progress& progress = progress_[i];
-      progress.next.store(0, std::memory_order_relaxed);
       progress.done.store(0, std::memory_order_relaxed);
       progress.is_complete.store(0, std::memory_order_relaxed);
       progress.units = steps_[i]->Units(frame_);
       progress.how = HowToRun(*steps_[i], progress.units);
+      if (progress.how == How::kShared)
+        progress.shares.Begin(progress.units, steps_[i]->Grain(), steps_[i]->RangesPerThread());
       any_shared = any_shared || progress.how == How::kShared;
     }
     return any_shared;
@@ -357,7 +362,7 @@ class CpuProgram final : public LoadedProgram {
     for (size_t i = 0; i < steps_.size(); ++i) {
       Progress& progress = progress_[i];
       if (member != 0 && (progress.how != How::kShared ||
-                          progress.next.load(std::memory_order_relaxed) >= progress.units))
+                          progress.done.load(std::memory_order_relaxed) == progress.units))
         continue;
       // Of an idle one too: who comes after it need not know what it comes after.
       for (const int32_t before : conflicts_[i])
@@ -378,23 +383,15 @@ class CpuProgram final : public LoadedProgram {
     }
   }
 
-  // Takes ranges of units until there are none: large ones first, and smaller ones towards the end,
-  // which make up for what is unequal ("guided self-scheduling", Polychronopoulos and Kuck 1987).
   void RunShared(const Step& step, Progress& progress, int member) {
-    const int64_t units = progress.units;
-    const int64_t ranges = std::max<int64_t>(1, team_.count() * step.RangesPerThread() / 2);
-    const int64_t grain = step.Grain();
-    int64_t begin = progress.next.load(std::memory_order_relaxed);
-    while (begin < units) {
-      const int64_t share = (units - begin + ranges - 1) / ranges;
-      const int64_t end = std::min(units, begin + (share + grain - 1) / grain * grain);
-      if (!progress.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
-      step.Run(frame_, begin, end, member);
-      const int64_t count = end - begin;
-      if (progress.done.fetch_add(count, std::memory_order_acq_rel) + count == units)
-        SetAndWake(progress.is_complete, 1);
-      begin = progress.next.load(std::memory_order_relaxed);
+    int64_t count = 0;
+    while (const auto range = progress.shares.Take(member)) {
+      step.Run(frame_, range->begin, range->end, member);
+      count += range->end - range->begin;
     }
+    if (count > 0 &&
+        progress.done.fetch_add(count, std::memory_order_acq_rel) + count == progress.units)
+      SetAndWake(progress.is_complete, 1);
   }
 
   void DeclareProfile(const std::vector<isa::Instruction>& instructions) {
@@ -457,7 +454,7 @@ class CpuProgram final : public LoadedProgram {
   std::vector<std::unique_ptr<Sampler>> samplers_;
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<std::vector<int32_t>> conflicts_;  // by step
-  std::unique_ptr<Progress[]> progress_;         // by step
+  std::deque<Progress> progress_;                // by step
   size_t profile_begin_ = 0;                     // with a profile: its first line that is ours
   std::vector<int64_t> step_ns_;                 // by step, of the last launch
   // With a trace: by step what to call it, and by thread and step when the thread worked on it.

@@ -15,6 +15,7 @@
 #include "device/cpu/group.h"
 #include "device/cpu/profile.h"
 #include "device/device.h"
+#include "device/host_sharing.h"
 #include "device/trace.h"
 #include "kernels/kernels.h"
 
@@ -26,11 +27,9 @@ struct CpuOptions {
   // Not 0: runs the streams in another order that their semaphores allow, picked at random by this
   // seed. Results are the same; tests use it to show that.
   uint64_t order_seed = 0;
-  // Floats that an instruction must touch before it is worth waking the other threads. A core goes
-  // through the default in some 10 us; meeting the others takes about one, but a time slice of the
-  // scheduler's when the machine is busy with something else, which a small model cannot hide.
-  // Results are the same; tests set it to 0 so that small models use all threads.
-  int64_t serial_cost = 1 << 17;
+  // Floats that an instruction must touch before it is shared. Results are the same; tests set it
+  // to 0 so that small models use all threads.
+  int64_t serial_cost = kSerialFloats;
   // What this machine is as a chip, with figures settled (chip::Chip::At): launches then tell their
   // modelled energy, the chip's idle power for as long as they took and what their instructions
   // take beyond it. Null: they tell none.

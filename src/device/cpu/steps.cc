@@ -122,17 +122,18 @@ static_assert(static_cast<int>(isa::Epilogue::kSiluMul) ==
 static_assert(static_cast<int>(isa::Epilogue::kRelu) == static_cast<int>(kernels::Epilogue::kRelu));
 static_assert(isa::kEpilogueCount == 5);
 
-// Blocks of 16 channels that go to a thread at a time: one of the kernels' panels, of experts two.
-constexpr int64_t kPanelBlocks = 4;
+// Blocks of 16 channels that go to a thread at a time: of experts two panels.
+constexpr int64_t kPanelBlocks = kPanelChannels / isa::kLanes;
 constexpr int64_t kBlocksAtOnce = 2 * kPanelBlocks;
 
-// Units are blocks of 16 output channels, in pairs for a gated weight, once for each of several
-// parts of the rows: with many rows a thread has all channels of its own, so that no other reads
-// them; with some it has them of a narrow weight, so that all threads have some.
+// Units are blocks of 16 output channels, in pairs for a gated weight, once for each of the parts
+// of the rows (host_sharing.h).
 class MatMulStep final : public Step {
  public:
   MatMulStep(const StepContext& context, const Instruction& in)
-      : kernels_(context.kernels), threads_(context.threads) {
+      : kernels_(context.kernels),
+        threads_(context.threads),
+        stay_cached_(context.weights_stay_cached) {
     const auto residual = Open<float>(context, in.operand(isa::matmul::kResidual));
     const auto y = Open<float>(context, in.operand(isa::matmul::kY));
     const isa::Buffer& w = context.program.buffer(in.operand(isa::matmul::kW));
@@ -176,19 +177,14 @@ class MatMulStep final : public Step {
 
  private:
   int64_t UnitsOfPart() const { return isa::PackedBlocks(args_.n) / blocks_per_unit_; }
-  // How many parts the rows are cut into: each reads the weight again, and has rows that make up
-  // for it.
   int64_t Parts(const Frame& frame) const {
-    constexpr int64_t kLeastRows = 24, kManyRows = 96;
-    if (threads_ == 1) return 1;
-    const int64_t rows = frame.Rows(rows_), ranges = threads_ * RangesPerThread();
-    if (rows >= ranges * kManyRows) return ranges;
     const int64_t panels = (UnitsOfPart() + Grain() - 1) / Grain();
-    return std::max<int64_t>(1, std::min((ranges + panels - 1) / panels, rows / kLeastRows));
+    return ProductParts(threads_, frame.Rows(rows_), panels, stay_cached_);
   }
 
   const KernelSet& kernels_;
   const int threads_;
+  const bool stay_cached_;
   kernels::MatMulArgs args_;
   isa::Dim rows_;
   int64_t blocks_per_unit_ = 1;
@@ -288,7 +284,7 @@ class ExpertMatMulStep final : public Step {
     const int64_t rows = std::max<int64_t>(1, entries / experts_);  // of an expert, on average
     return args_.k * isa::kLanes * std::min(kBlocksAtOnce, blocks_) * rows;
   }
-  int64_t RangesPerThread() const override { return 16; }  // experts have rows of their own number
+  int RangesPerThread() const override { return 16; }  // experts have rows of their own number
   void Run(const Frame&, int64_t begin, int64_t end, int) const override {
     kernels::MatMulArgs args = args_;
     const int32_t* begins = list_ + isa::ExpertListBegins(experts_);

@@ -11,6 +11,7 @@
 #include "device/cpu/expert_counts.h"
 #include "device/cpu/group.h"
 #include "device/cpu/sampler.h"
+#include "device/host_sharing.h"
 #include "device/launch.h"
 #include "isa/program.h"
 #include "kernels/kernels.h"
@@ -30,9 +31,6 @@ struct WorkRuns {
   WorkList list;
   std::vector<RowRun> runs;
 };
-
-// Rows in a run: enough for attention to reuse each key, few enough to keep threads busy.
-inline constexpr int64_t kRunRows = 32;
 
 // What steps read of the launch that is running.
 struct Frame {
@@ -71,7 +69,8 @@ struct StepContext {
   std::span<std::unique_ptr<Sampler>> samplers;  // by thread
   Faults& faults;
   int threads = 1;
-  Group* group = nullptr;  // of the ranks that run the Program; only collectives need it
+  bool weights_stay_cached = false;  // host_sharing.h
+  Group* group = nullptr;            // of the ranks that run the Program; only collectives need it
   int rank = 0;
   ExpertCounts* expert_counts = nullptr;  // null: nobody counts
   // isa::BoundWeights::before_read; null or empty when nobody wants to know.
@@ -88,9 +87,9 @@ class Step {
   virtual void Run(const Frame& frame, int64_t begin, int64_t end, int member) const = 0;
   // The least units worth handing to a thread at a time.
   virtual int64_t Grain() const { return 1; }
-  // How many times more ranges of units than threads there are, so that one thread that is slow, or
-  // has more to do, does not hold up all.
-  virtual int64_t RangesPerThread() const { return 4; }
+  // Ranges that a thread's share is cut into (shares.h), so that one thread that is slow, or has
+  // more to do, does not hold up all.
+  virtual int RangesPerThread() const { return 8; }
   // Floats touched per unit, roughly: steps with little to do stay on one thread.
   virtual int64_t UnitCost(const Frame& frame) const = 0;
 };

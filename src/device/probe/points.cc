@@ -58,6 +58,20 @@ std::string ProductText(const ProductSize& size, DType type) {
   return text + kEnd;
 }
 
+std::string PerceptronText(std::span<const int64_t> widths) {
+  std::string text = fmt::format(
+      "program perceptron\nregister rows 1024\nsemaphores 0\nbuffer x0 input f32 rows [rows, {}]\n",
+      widths.front());
+  for (size_t i = 1; i < widths.size(); ++i)
+    text += fmt::format(
+        "buffer w{0} weight f32 packed [{1}, {2}]\nbuffer x{0} {3} f32 rows [rows, {1}]\n", i,
+        widths[i], widths[i - 1], i + 1 < widths.size() ? "scratch" : "output");
+  text += "stream compute\n";
+  for (size_t i = 1; i < widths.size(); ++i)
+    text += fmt::format("  matmul x=x{0} w=w{1} y=x{1} epilogue=relu\n", i - 1, i);
+  return text + kEnd;
+}
+
 std::string AttentionText(bool attends) {
   return std::string(
              "program attention\nregister rows 1024\nregister seqs 1024\n"
@@ -126,6 +140,56 @@ std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items
   return text + kEnd;
 }
 
+int64_t RecommenderRows(int64_t table, int64_t rows, int64_t many_rows) {
+  return table % 4 == 0 ? 64 : table % 4 == 3 ? many_rows : rows;
+}
+
+std::string RecommenderText(int64_t rows, int64_t many_rows) {
+  constexpr int64_t kColumns = 16, kVectors = kRecommenderTables + 1;
+  constexpr int64_t kPairs = kVectors * (kVectors - 1) / 2;
+  std::string text =
+      "program recommender\nregister batch 4096\nsemaphores 0\n"
+      "buffer dense input f32 rows [batch, 24]\n";
+  std::string work = "stream compute\n";
+  for (int64_t i = 0; i < kRecommenderTables; ++i) {
+    text += fmt::format(
+        "buffer ids{0} input i64 rows [batch, 1]\nbuffer t{0} weight f32 table [{1}, {2}]\n", i,
+        RecommenderRows(i, rows, many_rows), kColumns);
+    work += fmt::format(
+        "  embedding_bag table=t{0} index=ids{0}:[batch,1] y=vectors[{1}:{2}] mode=0 ends=0 "
+        "policy=1 default_row=-1 padding_row=-1\n",
+        i, (i + 1) * kColumns, (i + 2) * kColumns);
+  }
+  text += fmt::format(
+      "buffer index input i32 rows [{0}, 1]\nbuffer vectors scratch f32 rows [batch, {1}]\n"
+      "buffer products scratch f32 rows [batch, {2}]\nbuffer picked scratch f32 rows [batch, "
+      "{3}]\n",
+      kPairs, kVectors * kColumns, kVectors * kVectors, kColumns + kPairs);
+  const auto product = [&](const std::string& x, int64_t steps, const std::string& y,
+                           int64_t channels) {
+    text += fmt::format("buffer w_{} weight f32 packed [{}, {}]\n", y, channels, steps);
+    if (y != "vectors")
+      text += fmt::format("buffer {} {} f32 rows [batch, {}]\n", y,
+                          y == "out" ? "output" : "scratch", channels);
+    work += fmt::format("  matmul x={0} w=w_{1} y={1}{2} epilogue=relu\n", x, y,
+                        y == "vectors" ? fmt::format("[0:{}]", channels) : "");
+  };
+  product("dense", 24, "wide", 256);
+  product("wide", 256, "narrow", 64);
+  product("narrow", 64, "vectors", kColumns);
+  work += fmt::format(
+      "  contract a=vectors:[batch,{0},{1}] b=vectors:[batch,{0},{1}] y=products:[batch,{0},{0}] "
+      "transpose_a=0 transpose_b=1\n"
+      "  copy x=vectors[0:{1}] y=picked[0:{1}] perm=[0,1] begin=[0,0] step=[1,1] "
+      "window=[batch,{1}] at=[0,0] gap=[1,1]\n"
+      "  take x=products:[batch,{2}] index=index:[{3}] y=picked[{1}:{4}] axis=1 policy=1\n",
+      kVectors, kColumns, kVectors * kVectors, kPairs, kColumns + kPairs);
+  product("picked", kColumns + kPairs, "top", 512);
+  product("top", 512, "last", 256);
+  product("last", 256, "out", kColumns);
+  return text + work + kEnd;
+}
+
 void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_t first,
                   int64_t first_page, int64_t pages) {
   const int64_t each = (first + rows + isa::kPagePositions - 1) / isa::kPagePositions;
@@ -144,14 +208,14 @@ void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_
   }
 }
 
-void SetIds(SmallProgram& program, int64_t tables, int64_t batch, int64_t items, int64_t rows,
+void SetIds(SmallProgram& program, std::span<const int64_t> rows, int64_t batch, int64_t items,
             Rng& rng) {
   program.Set("batch", batch);
-  for (int64_t table = 0; table < tables; ++table) {
+  for (size_t table = 0; table < rows.size(); ++table) {
     auto& ids = program.Input(fmt::format("ids{}", table));
     ids.clear();
     for (int64_t i = 0; i < batch * items; ++i) {
-      ids.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(rows))));
+      ids.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(rows[table]))));
       ids.push_back(0);  // the upper half
     }
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,10 @@ struct ProductSize {
 };
 std::string ProductText(const ProductSize& size, DType type);
 
+// Products of f32 one after the other, each of what the one before made: from widths[0] numbers a
+// row to widths[1], and so on.
+std::string PerceptronText(std::span<const int64_t> widths);
+
 // kv_append and, if `attends`, attention of 16 query heads over 8 KV heads of 128, bf16.
 std::string AttentionText(bool attends);
 
@@ -40,13 +45,20 @@ std::string InteractionText(int64_t vectors, int64_t columns, bool picks);
 // of each, side by side.
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);
 
+// All of that as a recommender has it, one after the other: a bag of one row from each of twelve
+// tables, of 64, `rows` and `many_rows` rows of 16, three products of 24 numbers, the interaction
+// of these 13 vectors, and three products of its outcome.
+inline constexpr int64_t kRecommenderTables = 12;
+int64_t RecommenderRows(int64_t table, int64_t rows, int64_t many_rows);
+std::string RecommenderText(int64_t rows, int64_t many_rows);
+
 // Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their
 // pages follow each other from `first_page` on, round `pages`.
 void SetSequences(SmallProgram& program, int64_t sequences, int64_t rows, int64_t first,
                   int64_t first_page, int64_t pages);
 
-// Ids anywhere in the tables.
-void SetIds(SmallProgram& program, int64_t tables, int64_t batch, int64_t items, int64_t rows,
+// Ids anywhere in tables of so many rows each, as many for each of `batch` bags.
+void SetIds(SmallProgram& program, std::span<const int64_t> rows, int64_t batch, int64_t items,
             Rng& rng);
 
 }  // namespace millpower::device::probe

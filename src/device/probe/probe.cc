@@ -34,7 +34,8 @@ constexpr int64_t kPassSize = 1024;  // channels and steps
 // For how long the machine's speed is looked at: beside a step, and beside a point.
 constexpr double kLook_s = 0.05, kShortLook_s = 0.012;
 constexpr double kPoint_s = 0.004;
-constexpr double kLookWeight = 8;
+// In the fit: what counts is how the machine does models, less so their parts.
+constexpr double kLookWeight = 8, kModelWeight = 4;
 constexpr double kOutlier = 0.15;  // of ln(predicted / measured): from here on it counts less
 constexpr double kLong_s = 0.01;   // steps from here on are long
 constexpr ProductSize kLongProduct{1024, 4096, 16, true};
@@ -174,9 +175,11 @@ class ProberImpl final : public Prober {
     for (Point& point : points_) point.is_look = true, point.weight = kLookWeight;
     TRY(AddProducts());
     TRY(AddPasses());
+    TRY(AddPerceptron());
     TRY(AddAttention());
     TRY(AddRowWork());
     TRY(AddBags());
+    TRY(AddRecommender());
     return {};
   }
 
@@ -222,6 +225,7 @@ class ProberImpl final : public Prober {
     const int64_t all = pool_bytes_ / kMegabyte;  // long ones: threads that come late do not count
     TRY(add("", *device_, {1024, 2048, all, DType::kBf16, {2, 4, 8}}));
     TRY(add("", *device_, {3072, 1024, all / 2, DType::kBf16, {16}}));
+    TRY(add("", *device_, {1024, 2048, std::min<int64_t>(48, all), DType::kBf16, {32, 128}}));
     TRY(add("", *device_, {1024, 1024, all, DType::kF32, {1, 8}}));
     TRY(add("", *device_, {1024, 2048, all, DType::kQ8_0, {1, 8}}));
     TRY(add("", *device_, {1024, 2048, all, DType::kQ4_K, {1, 8}}));
@@ -229,11 +233,19 @@ class ProberImpl final : public Prober {
       if (megabytes >= pass_bytes_ / kMegabyte) break;
       TRY(add("", *device_, {1024, 1024, megabytes, DType::kBf16, {1}}));
     }
-    // As in the multilayer perceptrons of recommenders.
-    TRY(add("", *device_, {512, 256, 2, DType::kF32, {1, 4, 32}}));
-    TRY(add("", *device_, {16, 512, 1, DType::kF32, {4, 32}}));
     TRY(add("alone, ", *alone_, {1024, 1024, all, DType::kBf16, {1}}));
     points_.back().one_thread = true;
+    return {};
+  }
+
+  // Wide and narrow products by turns, as in recommenders.
+  Result<void> AddPerceptron() {
+    constexpr int64_t kWidths[] = {24, 512, 256, 48, 384, 512, 256, 64, 16};
+    TRY_ASSIGN(SmallProgram * layers, Load(*device_, PerceptronText(kWidths)));
+    for (const int64_t rows : {1, 2, 4, 8, 12, 16, 32, 128})
+      Add(fmt::format("perceptron, {} rows", rows), layers, [layers, rows] {
+        layers->Set("rows", rows);
+      }).weight = kModelWeight;
     return {};
   }
 
@@ -313,9 +325,28 @@ class ProberImpl final : public Prober {
       TRY_ASSIGN(SmallProgram * bags, Load(*device_, BagText(kTables, c.rows, c.columns, c.items)));
       Point& point =
           Add(fmt::format("bags of {}, {} of {}, batch {}", c.items, c.rows, c.columns, c.batch),
-              bags, [this, bags, c] { SetIds(*bags, kTables, c.batch, c.items, c.rows, rng_); });
+              bags, [this, bags, c] {
+                SetIds(*bags, std::vector<int64_t>(kTables, c.rows), c.batch, c.items, rng_);
+              });
       point.passes = c.misses;
       point.anew = c.rows > 4096;
+    }
+    return {};
+  }
+
+  // Together these take longer than one by one: each has the caches as the others leave them.
+  Result<void> AddRecommender() {
+    constexpr int64_t kRows = 16384;
+    const int64_t many_rows = pass_bytes_ / 256;
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < kRecommenderTables; ++i)
+      rows.push_back(RecommenderRows(i, kRows, many_rows));
+    TRY_ASSIGN(SmallProgram * model, Load(*device_, RecommenderText(kRows, many_rows)));
+    for (const int64_t batch : {1, 2, 4, 8, 16, 32}) {
+      Point& point = Add(fmt::format("recommender, batch {}", batch), model,
+                         [this, model, rows, batch] { SetIds(*model, rows, batch, 1, rng_); });
+      point.anew = true;
+      point.weight = kModelWeight;
     }
     return {};
   }
@@ -475,14 +506,15 @@ Result<Description> ProberImpl::FitChip() {
   own(chip.special_ops_per_s, 2e9, 1e6, 1e15);
   own(chip.issue_s, 1e-7, 1e-9, 1e-4);
   own(host["meet_s"], 1e-6, 1e-8, 1e-3);
-  own(host["overlap_power"], 3, 1.2, 8);
+  own(host["overlap_power"], 4, 1.2, 12);
   own(host["attention_efficiency"], 0.9, 0.05, 3);
   own(host["segment_s"], 1e-7, 1e-10, 1e-4);
   own(host["memory_power"], 3, 2, 8);
   own(host["append_s"], 2e-9, 1e-12, 1e-6);
   own(host["contract_efficiency"], 0.3, 0.001, 3);
   own(host["tensor_s"], 1e-7, 1e-9, 1e-4);
-  own(host["finish_steps"], 10, 0.1, 200);
+  own(host["finish_steps"], 15, 5, 40);
+  own(host["exchange_s"], 2e-10, 1e-12, 1e-8);
   own(chip.memory.latency_s, 1e-7, 1e-8, 2e-6);
   own(chip.cache.latency_s, 3e-8, 1e-9, 1e-6);
   own(tables["bag_s"], 1e-8, 1e-10, 1e-5);

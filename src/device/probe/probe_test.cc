@@ -44,7 +44,7 @@ TEST(Probe, DescribesThisMachine) {
   EXPECT_EQ(chip.activation_type, DType::kF32);
   EXPECT_FALSE(chip.joins_row_work);
   const auto& constants = parsed->fitted.at(chip::kHostKind);
-  for (const char* name : {"append_s", "attention_efficiency", "contract_efficiency",
+  for (const char* name : {"append_s", "attention_efficiency", "contract_efficiency", "exchange_s",
                            "finish_steps", "meet_s", "memory_power", "overlap_power", "segment_s",
                            "tensor_s", "thread_memory_share", "thread_share"}) {
     ASSERT_TRUE(constants.contains(name)) << name;
