@@ -62,6 +62,8 @@ Result<void> RankingHost::LoadVersion(const std::string& name, const ModelVersio
                                       bool in_background) {
   TensorLoadOptions load = options_.load;
   load.show_progress = !in_background;
+  // The others' processors stay free for requests.
+  if (in_background) load.threads = std::max(1, load.threads / 2);
   std::vector<std::string> names;
   for (const Entry& entry : specs_) names.push_back(entry.spec.name);
   load.import.id_policies = PoliciesFor(name, names, load.import.id_policies);

@@ -99,10 +99,11 @@ class CpuProgram final : public LoadedProgram {
         turnstile_(turnstile),
         team_(turnstile.team()),
         checker_(*program_),
-        work_lists_(FindWorkLists(*program_)),
-        id_(turnstile.Join(*this)) {}
+        work_lists_(FindWorkLists(*program_)) {}
 
-  ~CpuProgram() override { turnstile_.Leave(id_); }
+  ~CpuProgram() override {
+    if (id_) turnstile_.Leave(*id_);
+  }
 
   // Allocates everything a launch will need.
   Result<void> Prepare(const LoadOptions& load) {
@@ -150,14 +151,15 @@ class CpuProgram final : public LoadedProgram {
     faults_.Clear();
     for (WorkRuns& work : frame_.work) CutRuns(work);
     MeasureEnergy(launch);
-    turnstile_.Submit(id_, launch_class, launch.claims);
+    if (!id_) id_ = turnstile_.Join(*this);
+    turnstile_.Submit(*id_, launch_class, launch.claims);
     return ++ticket_;
   }
 
   Result<Completion> Complete(Ticket ticket) override {
     CHECK(ticket == ticket_) << ticket;
     completed_ = ticket;
-    Completion completion{turnstile_.Complete(id_)};
+    Completion completion{turnstile_.Complete(*id_)};
     if (options_.trace != nullptr) WriteTrace();
     if (timer_) {
       const double seconds = static_cast<double>(completion.device_ns) * 1e-9;
@@ -471,7 +473,9 @@ class CpuProgram final : public LoadedProgram {
   Frame frame_;
   Faults faults_;
   Ticket ticket_ = 0, completed_ = 0;
-  const Arbiter::Id id_;  // last: from here on other threads may see this Program
+  // From the first launch on: who loads a Program at a low priority must not hold up those who wait
+  // for the turnstile.
+  std::optional<Arbiter::Id> id_;
 };
 
 int64_t Turnstile::Complete(Arbiter::Id id) {
