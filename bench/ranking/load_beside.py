@@ -3,17 +3,22 @@
     python bench/ranking/load_beside.py
 
 Finds how many requests a second one model answers when it is never idle, then sends half as many at random
-times (Poisson) whatever is still running, in rounds of --seconds by turns: alone, and while another model is
-loaded and unloaded by the repository API without a pause. A request's time runs from when it was due. Prints
-p50 and p99 of each round, and the ratio of the medians of p99. Needs numpy and onnx.
+times (Poisson) whatever is still running, in rounds of --seconds by turns: alone, while another model is
+loaded and unloaded by the repository API without a pause, and, to compare, beside a process of the lowest
+priority that computes without a pause and shares nothing with the server: what that costs is the machine's. A
+request's time runs from when it was due. Prints p50 and p99 of each round, and the ratios of the medians of
+p99. Needs numpy and onnx.
 
 On a machine that others use run it with a high priority (nice -n -10), which the server inherits.
 """
 
 import argparse
 import gc
+import os
 import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -84,6 +89,19 @@ class Loader:
     def close(self):
         self.stop.set()
         self.thread.join()
+        return f", {self.loads} loads of {self.seconds / self.loads:.1f} s"
+
+
+class Spinner:
+    """A process that keeps a processor busy, at the lowest priority, until it is closed."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.nice(39))
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        return ""
 
 
 def main():
@@ -121,22 +139,23 @@ def main():
         most = closed_loop(flags, server, pool)
         print(f"batch {flags.batch}, {flags.threads} threads: at most {most:.0f} requests/s; asked {most / 2:.0f}/s",
               flush=True)
-        p99 = {"alone": [], "beside": []}
+        beside = {"alone": lambda: None, "load": lambda: Loader(server, flags.port + 1), "spin": Spinner}
+        p99 = {kind: [] for kind in beside}
         open_loop(flags, server, pool, most / 2, 2, random)
         for number in range(flags.rounds):
-            for kind in ("alone", "beside") if number % 2 == 0 else ("beside", "alone"):
-                loader = Loader(server, flags.port + 1) if kind == "beside" else None
-                times = open_loop(flags, server, pool, most / 2, flags.seconds, random)
-                told = ""
-                if loader:
-                    loader.close()
-                    told = f", {loader.loads} loads of {loader.seconds / loader.loads:.1f} s"
+            for kind in list(beside)[::1 if number % 2 == 0 else -1]:
+                other = beside[kind]()
+                try:
+                    times = open_loop(flags, server, pool, most / 2, flags.seconds, random)
+                finally:
+                    told = other.close() if other else ""
                 p99[kind].append(client.percentile(times, 0.99) * 1e3)
-                print(f"{kind:6}: p50 {client.percentile(times, 0.5) * 1e3:6.2f} ms, p99 {p99[kind][-1]:6.2f} ms"
+                print(f"{kind:5}: p50 {client.percentile(times, 0.5) * 1e3:6.2f} ms, p99 {p99[kind][-1]:6.2f} ms"
                       f"{told}", flush=True)
-    alone, beside = statistics.median(p99["alone"]), statistics.median(p99["beside"])
-    print(f"p99, medians of {flags.rounds} rounds: alone {alone:.2f} ms, beside {beside:.2f} ms, ratio "
-          f"{beside / alone:.2f}")
+    median = {kind: statistics.median(values) for kind, values in p99.items()}
+    print(f"p99, medians of {flags.rounds} rounds: " + ", ".join(
+        f"{kind} {ms:.2f} ms ({ms / median['alone']:.2f})" for kind, ms in median.items()))
+
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ bool StayCached(double weight_bytes);
 // How many parts the rows of a product are cut into, each of which reads the weight again; a thread
 // then takes channels of a part. With weights that stay cached every thread has rows of its own as
 // soon as they keep a kernel busy, and finds them in its cache from one product to the next: what
-// another core wrote comes at some 3 GB/s. With others only very many rows make up for it; some
-// rows, where a narrow weight has too few panels for all threads.
+// another core wrote comes slowly (exchange_s of chip/cost_host.h). With others only very many rows
+// make up for it; some rows, where a narrow weight has too few panels for all threads.
 int64_t ProductParts(int64_t threads, int64_t rows, int64_t panels, bool stay_cached);
 
 }  // namespace millpower::device
