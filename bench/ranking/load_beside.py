@@ -144,18 +144,17 @@ def main():
         open_loop(flags, server, pool, most / 2, 2, random)
         for number in range(flags.rounds):
             for kind in list(beside)[::1 if number % 2 == 0 else -1]:
-                other = beside[kind]()
+                neighbour = beside[kind]()
                 try:
                     times = open_loop(flags, server, pool, most / 2, flags.seconds, random)
                 finally:
-                    told = other.close() if other else ""
+                    told = neighbour.close() if neighbour else ""
                 p99[kind].append(client.percentile(times, 0.99) * 1e3)
                 print(f"{kind:5}: p50 {client.percentile(times, 0.5) * 1e3:6.2f} ms, p99 {p99[kind][-1]:6.2f} ms"
                       f"{told}", flush=True)
     median = {kind: statistics.median(values) for kind, values in p99.items()}
     print(f"p99, medians of {flags.rounds} rounds: " + ", ".join(
         f"{kind} {ms:.2f} ms ({ms / median['alone']:.2f})" for kind, ms in median.items()))
-
 
 
 if __name__ == "__main__":

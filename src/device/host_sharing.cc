@@ -8,8 +8,8 @@
 
 namespace millpower::device {
 
-int64_t MatMulWeightBytes(const isa::Program& program) {
-  int64_t bytes = 0;
+double MatMulWeightBytes(const isa::Program& program) {
+  double bytes = 0;
   std::vector<bool> counted(program.buffers.size());
   for (const auto& stream : program.streams)
     for (const isa::Instruction& instruction : stream) {
@@ -22,7 +22,7 @@ int64_t MatMulWeightBytes(const isa::Program& program) {
       if (counted[id]) continue;
       counted[id] = true;
       const isa::Buffer& w = program.buffer(instruction.operand(at));
-      bytes += isa::BufferBytes(w, w.rows.size);
+      bytes += static_cast<double>(isa::BufferBytes(w, w.rows.size));
     }
   return bytes;
 }

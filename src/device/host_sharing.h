@@ -21,7 +21,7 @@ inline constexpr int64_t kRunRows = 32;
 inline constexpr int64_t kPanelChannels = 64;
 
 // Bytes of all weights that the Program multiplies with, each once.
-int64_t MatMulWeightBytes(const isa::Program& program);
+double MatMulWeightBytes(const isa::Program& program);
 
 // Whether so many bytes of weights are still in the caches when the next launch comes.
 bool StayCached(double weight_bytes);

@@ -303,8 +303,7 @@ Result<Work> OfMatMul(const Case& c) {
   shape.gated =
       static_cast<isa::Epilogue>(c.in.integer(isa::matmul::kEpilogue)) == isa::Epilogue::kSiluGate;
   shape.residual = c.operand(isa::matmul::kResidual).present();
-  shape.program_weight_bytes =
-      static_cast<double>(MatMulWeightBytes(c.program)) + c.options.other_weight_bytes;
+  shape.program_weight_bytes = MatMulWeightBytes(c.program) + c.options.other_weight_bytes;
   return MatMulWork(c.chip, shape);
 }
 

@@ -278,7 +278,7 @@ class CpuProgram final : public LoadedProgram {
                               samplers_,
                               faults_,
                               team_.count(),
-                              StayCached(static_cast<double>(MatMulWeightBytes(*program_))),
+                              StayCached(MatMulWeightBytes(*program_)),
                               options_.group.get(),
                               options_.rank,
                               options_.expert_counts,

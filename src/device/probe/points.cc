@@ -140,21 +140,18 @@ std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items
   return text + kEnd;
 }
 
-int64_t RecommenderRows(int64_t table, int64_t rows, int64_t many_rows) {
-  return table % 4 == 0 ? 64 : table % 4 == 3 ? many_rows : rows;
-}
-
-std::string RecommenderText(int64_t rows, int64_t many_rows) {
-  constexpr int64_t kColumns = 16, kVectors = kRecommenderTables + 1;
-  constexpr int64_t kPairs = kVectors * (kVectors - 1) / 2;
+std::string RecommenderText(std::span<const int64_t> rows) {
+  constexpr int64_t kColumns = 16;
+  const auto tables = std::ssize(rows);
+  const int64_t vectors = tables + 1, pairs = vectors * (vectors - 1) / 2;
   std::string text =
       "program recommender\nregister batch 4096\nsemaphores 0\n"
       "buffer dense input f32 rows [batch, 24]\n";
   std::string work = "stream compute\n";
-  for (int64_t i = 0; i < kRecommenderTables; ++i) {
+  for (int64_t i = 0; i < tables; ++i) {
     text += fmt::format(
         "buffer ids{0} input i64 rows [batch, 1]\nbuffer t{0} weight f32 table [{1}, {2}]\n", i,
-        RecommenderRows(i, rows, many_rows), kColumns);
+        rows[static_cast<size_t>(i)], kColumns);
     work += fmt::format(
         "  embedding_bag table=t{0} index=ids{0}:[batch,1] y=vectors[{1}:{2}] mode=0 ends=0 "
         "policy=1 default_row=-1 padding_row=-1\n",
@@ -164,7 +161,7 @@ std::string RecommenderText(int64_t rows, int64_t many_rows) {
       "buffer index input i32 rows [{0}, 1]\nbuffer vectors scratch f32 rows [batch, {1}]\n"
       "buffer products scratch f32 rows [batch, {2}]\nbuffer picked scratch f32 rows [batch, "
       "{3}]\n",
-      kPairs, kVectors * kColumns, kVectors * kVectors, kColumns + kPairs);
+      pairs, vectors * kColumns, vectors * vectors, kColumns + pairs);
   const auto product = [&](const std::string& x, int64_t steps, const std::string& y,
                            int64_t channels) {
     text += fmt::format("buffer w_{} weight f32 packed [{}, {}]\n", y, channels, steps);
@@ -183,8 +180,8 @@ std::string RecommenderText(int64_t rows, int64_t many_rows) {
       "  copy x=vectors[0:{1}] y=picked[0:{1}] perm=[0,1] begin=[0,0] step=[1,1] "
       "window=[batch,{1}] at=[0,0] gap=[1,1]\n"
       "  take x=products:[batch,{2}] index=index:[{3}] y=picked[{1}:{4}] axis=1 policy=1\n",
-      kVectors, kColumns, kVectors * kVectors, kPairs, kColumns + kPairs);
-  product("picked", kColumns + kPairs, "top", 512);
+      vectors, kColumns, vectors * vectors, pairs, kColumns + pairs);
+  product("picked", kColumns + pairs, "top", 512);
   product("top", 512, "last", 256);
   product("last", 256, "out", kColumns);
   return text + work + kEnd;

@@ -45,12 +45,10 @@ std::string InteractionText(int64_t vectors, int64_t columns, bool picks);
 // of each, side by side.
 std::string BagText(int64_t tables, int64_t rows, int64_t columns, int64_t items);
 
-// All of that as a recommender has it, one after the other: a bag of one row from each of twelve
-// tables, of 64, `rows` and `many_rows` rows of 16, three products of 24 numbers, the interaction
-// of these 13 vectors, and three products of its outcome.
-inline constexpr int64_t kRecommenderTables = 12;
-int64_t RecommenderRows(int64_t table, int64_t rows, int64_t many_rows);
-std::string RecommenderText(int64_t rows, int64_t many_rows);
+// All of that as a recommender has it, one after the other: a bag of one row from each of some
+// tables, of `rows` rows of 16, three products of 24 numbers, the interaction of these vectors, and
+// three products of its outcome.
+std::string RecommenderText(std::span<const int64_t> rows);
 
 // Sets rows and work list for `sequences` of `rows` rows each, behind `first` positions; their
 // pages follow each other from `first_page` on, round `pages`.
